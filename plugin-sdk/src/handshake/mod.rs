@@ -1,0 +1,20 @@
+//! What host and plugin tell each other before the first RPC: text to values and back. No I/O and nothing asynchronous.
+//!
+//! ```text
+//! host ── environment (cookie, versions, socket directory, ...) ──▶ plugin
+//! host ◀─ one line on stdout: 1|1|unix|/run/p/plugin123|grpc|     ── plugin
+//! ```
+
+mod address;
+mod cookie;
+mod env;
+mod line;
+mod version;
+
+pub use address::{AddressProblem, PluginAddress};
+pub use cookie::MagicCookie;
+pub(crate) use env::*;
+pub use env::{EnvProblem, PortRange};
+pub(crate) use line::{Expectation, MAX_LINE_BYTES, parse_bool};
+pub use line::{HandshakeLine, LineProblem};
+pub use version::{AppVersion, AppVersions};

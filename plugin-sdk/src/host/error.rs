@@ -1,0 +1,216 @@
+//! Why a plugin did not start, or is not well. Variants are grouped by whose move is next.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::report::escape;
+use crate::{LineProblem, PluginAddress};
+
+use super::{Exit, ProgramProblem};
+
+/// Why there is no running plugin.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    // The host's author has to mend the contract.
+    /// A half of the cookie is empty, or cannot stand in an environment.
+    #[error("the magic cookie is empty or cannot be an environment variable")]
+    UnusableCookie,
+    /// The contract has no application protocol version.
+    #[error("the contract has no application protocol version")]
+    NoVersion,
+
+    // The operator has to mend the path, the file or the machine.
+    /// The file cannot be started; found out without starting it.
+    #[error("cannot start {}", program.display())]
+    Program {
+        /// The path.
+        program: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        problem: ProgramProblem,
+    },
+    /// The operating system refused to start it.
+    #[error("cannot start {}", program.display())]
+    Spawn {
+        /// The path.
+        program: PathBuf,
+        /// Its reason.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no place for the socket.
+    #[error("cannot make a directory for the plugin's socket")]
+    SocketDir(#[source] io::Error),
+    /// A pipe could not be read.
+    #[error("cannot read the plugin's output")]
+    Pipe(#[source] io::Error),
+
+    // The plugin's author has to mend the plugin; `stderr_tail` usually says what.
+    /// The process ended before it was ready.
+    #[error("the plugin ended before its start was complete: {exit}{stderr_tail}")]
+    Exited {
+        /// How.
+        exit: Exit,
+        /// What it said last.
+        stderr_tail: StderrTail,
+    },
+    /// It closed its stdout without a line and goes on running.
+    #[error("the plugin closed its stdout before its handshake{stderr_tail}")]
+    StdoutClosed {
+        /// What it said last.
+        stderr_tail: StderrTail,
+    },
+    /// The first line of stdout is no handshake that this host can follow.
+    #[error(
+        "the plugin's first line on stdout cannot be used: {problem}; the line is {}{stderr_tail}",
+        Quoted(line)
+    )]
+    Handshake {
+        /// The line, at most its first 200 characters.
+        line: String,
+        /// What is wrong with it.
+        problem: LineProblem,
+        /// What it said last.
+        stderr_tail: StderrTail,
+    },
+    /// It did not get ready in time.
+    #[error("the plugin was not ready within {after:?}: {waiting_for}{stderr_tail}")]
+    TimedOut {
+        /// The start time-out.
+        after: Duration,
+        /// What had not happened yet.
+        waiting_for: Waiting,
+        /// What it said last.
+        stderr_tail: StderrTail,
+    },
+    /// Nothing that speaks gRPC answers at the announced address.
+    #[error("cannot connect to the plugin at {address}{stderr_tail}")]
+    Connect {
+        /// What it announced.
+        address: PluginAddress,
+        /// What went wrong.
+        #[source]
+        source: tonic::transport::Error,
+        /// What it said last.
+        stderr_tail: StderrTail,
+    },
+    /// It answers, and says that it cannot work.
+    #[error("the plugin started and is not well{stderr_tail}")]
+    Unhealthy {
+        /// What it said.
+        #[source]
+        source: HealthError,
+        /// What it said last.
+        stderr_tail: StderrTail,
+    },
+}
+
+impl LaunchError {
+    /// Whether another start of the same file is bound to fail in the same way, so that the file, the path or the
+    /// contract has to change first.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::UnusableCookie | Self::NoVersion => true,
+            Self::Program { problem, .. } => !matches!(problem, ProgramProblem::Io(_)),
+            Self::Handshake { problem, .. } => matches!(
+                problem,
+                LineProblem::NetRpc
+                    | LineProblem::Protocol { .. }
+                    | LineProblem::AppVersion { .. }
+                    | LineProblem::CoreVersion { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// What a start was waiting for when its time was up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// A line on stdout. Holds what had come of it, at most 200 characters.
+    Line(String),
+    /// A connection and the answer to a health check.
+    Health,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(begun) if begun.is_empty() => f.write_str("it printed no handshake line"),
+            Self::Line(begun) => write!(f, "its handshake line has no end, it began with {}", Quoted(begun)),
+            Self::Health => f.write_str("it did not answer a health check at the address it announced"),
+        }
+    }
+}
+
+/// Why a plugin is not well.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HealthError {
+    /// It answered with another status than `SERVING`.
+    #[error("its health is {0}")]
+    NotServing(&'static str),
+    /// The check itself failed.
+    #[error("its health check failed")]
+    Check(#[from] tonic::Status),
+    /// No answer.
+    #[error("no answer to a health check within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// The last lines of a plugin's stderr. Shown, it is nothing, or a part of a sentence that begins with a semicolon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StderrTail(pub(crate) Vec<String>);
+
+impl StderrTail {
+    /// The lines, the oldest first. Long ones are cut.
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// Lines that fit into one line of an error.
+const SHOWN_LINES: usize = 3;
+
+impl fmt::Display for StderrTail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said: Vec<&String> = self.0.iter().filter(|line| !line.trim().is_empty()).collect();
+        let last = &said[said.len().saturating_sub(SHOWN_LINES)..];
+        for (index, line) in last.iter().enumerate() {
+            f.write_str(if index == 0 { "; its stderr ends with " } else { ", " })?;
+            Quoted(line).fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Text from a plugin in quotes, on one line.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        escape(self.0, f)?;
+        f.write_str("\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_shows_its_last_lines_without_control_characters() {
+        let tail = StderrTail(["one", "two", " ", "th\u{1b}ree", "four"].map(str::to_owned).to_vec());
+        assert_eq!(tail.to_string(), r#"; its stderr ends with "two", "th\u{1b}ree", "four""#);
+        assert_eq!(StderrTail::default().to_string(), "");
+    }
+}

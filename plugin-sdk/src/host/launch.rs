@@ -1,0 +1,464 @@
+//! From a description of a plugin to a process that has said where it listens.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::net::unix::pipe;
+use tokio::time::Instant;
+
+use super::error::Waiting;
+use super::log::Source;
+use super::output::Output;
+use super::plugin::connect;
+use super::{LaunchError, Plugin};
+use crate::handshake::{CONTROL_VARIABLES, Expectation, MAX_LINE_BYTES, Offer};
+use crate::process::{Lines, Process, examine};
+use crate::transport::SocketDir;
+use crate::{AppVersion, AppVersions, HandshakeLine, LineProblem, MagicCookie, PortRange};
+
+/// Time from the start of the process to the answer of its first health check. go-plugin's `StartTimeout`.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time a plugin has to exit after `Shutdown` before it gets SIGTERM. go-plugin's value (`Client.Kill`, which then goes
+/// straight to SIGKILL), so authors can rely on it.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a plugin that has printed rubbish, or closed its stdout, may take to exit by itself, so that the error can tell its
+/// exit status.
+const EXIT_GRACE: Duration = Duration::from_millis(250);
+
+/// How long the kernel may take to remove a process that got SIGKILL.
+pub(super) const REAP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Characters of a plugin's line that are quoted in an error.
+const QUOTED_CHARACTERS: usize = 200;
+
+/// What a host and its plugins have agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contract {
+    cookie: MagicCookie,
+    app_versions: AppVersions,
+}
+
+impl Contract {
+    /// The cookie and every application protocol version that the host can speak, in any order.
+    #[must_use]
+    pub fn new<V: Into<AppVersion>>(cookie: MagicCookie, app_versions: impl IntoIterator<Item = V>) -> Self {
+        Self { cookie, app_versions: app_versions.into_iter().collect() }
+    }
+}
+
+/// What a plugin inherits of its host's environment. Variables given by [`Launch::env`] come on top and win, and the
+/// variables of the handshake above all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Environment {
+    /// Only what programs need to find their way, and no secrets: see [`CLEAN_ENVIRONMENT`](Self::CLEAN_ENVIRONMENT).
+    #[default]
+    Clean,
+    /// Nothing, as go-plugin does with `SkipHostEnv`.
+    Empty,
+    /// All of it, as go-plugin does by default, but for the variables by which the host's own host controls it.
+    Inherit,
+}
+
+impl Environment {
+    /// What [`Environment::Clean`] lets through.
+    pub const CLEAN_ENVIRONMENT: [&str; 7] = ["HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ", "USER"];
+
+    fn lets_through(self, name: &OsStr) -> bool {
+        match self {
+            Self::Clean => Self::CLEAN_ENVIRONMENT.iter().any(|clean| name == *clean),
+            Self::Empty => false,
+            Self::Inherit => CONTROL_VARIABLES.iter().all(|control| name != *control),
+        }
+    }
+}
+
+/// What a plugin has as its stdin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stdin {
+    /// Nothing: reading it ends at once.
+    #[default]
+    Null,
+    /// The host's own, as in go-plugin.
+    Inherit,
+}
+
+/// How to start a plugin. Never changed by a start, and so good for any number of them.
+///
+/// ```no_run
+/// use plugin_sdk::MagicCookie;
+/// use plugin_sdk::host::{Contract, Launch};
+///
+/// # async fn example() -> Result<(), plugin_sdk::host::LaunchError> {
+/// let contract = Contract::new(MagicCookie::new("EXAMPLE_PLUGIN", "1f0e"), [1]);
+/// let plugin = Launch::new("/usr/lib/example/plugin", contract).arg("--verbose").start().await?;
+/// let channel = plugin.channel(); // For any client that tonic generates.
+/// println!("{}", plugin.shutdown().await);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Launch {
+    program: PathBuf,
+    contract: Contract,
+    name: String,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    environment: Environment,
+    stdin: Stdin,
+    current_dir: Option<PathBuf>,
+    ports: PortRange,
+    start_timeout: Duration,
+    pub(super) shutdown_grace: Duration,
+}
+
+impl Launch {
+    /// A plugin at a path. A relative one starts at the working directory of the host; `PATH` is never searched.
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>, contract: Contract) -> Self {
+        let program = program.into();
+        let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+        Self {
+            program,
+            contract,
+            name,
+            args: Vec::new(),
+            env: Vec::new(),
+            environment: Environment::default(),
+            stdin: Stdin::default(),
+            current_dir: None,
+            ports: PortRange::default(),
+            start_timeout: START_TIMEOUT,
+            shutdown_grace: SHUTDOWN_GRACE,
+        }
+    }
+
+    /// What the plugin is called in logs. Default: the name of its file.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable of the plugin's environment. It wins over an inherited one (in go-plugin it loses); of two with one name
+    /// the later wins. Variables of the handshake cannot be set.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// What the plugin inherits of the host's environment.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// What the plugin has as its stdin.
+    #[must_use]
+    pub fn stdin(mut self, stdin: Stdin) -> Self {
+        self.stdin = stdin;
+        self
+    }
+
+    /// The plugin's working directory. Default: the host's.
+    #[must_use]
+    pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.current_dir = Some(dir.into());
+        self
+    }
+
+    /// Ports for a plugin that listens on TCP. Default: 10000 to 25000.
+    #[must_use]
+    pub fn ports(mut self, ports: PortRange) -> Self {
+        self.ports = ports;
+        self
+    }
+
+    /// How long a start may take, up to the answer of the first health check. Default: 60 s.
+    #[must_use]
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.start_timeout = timeout;
+        self
+    }
+
+    /// How long the plugin may take to exit when it is asked to, before it gets SIGTERM, and then the same time again
+    /// before it gets SIGKILL. Default: 2 s.
+    #[must_use]
+    pub fn shutdown_grace(mut self, grace: Duration) -> Self {
+        self.shutdown_grace = grace;
+        self
+    }
+
+    /// The path that was given.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Looks for what would keep every start from working, without starting anything: a contract that cannot be used, a
+    /// file that is missing, cannot be executed, or is for another machine.
+    ///
+    /// # Errors
+    /// What it found.
+    pub fn check(&self) -> Result<(), LaunchError> {
+        if !self.contract.cookie.is_usable() {
+            return Err(LaunchError::UnusableCookie);
+        }
+        if self.contract.app_versions.is_empty() {
+            return Err(LaunchError::NoVersion);
+        }
+        examine(&self.program)
+            .map_err(|problem| LaunchError::Program { program: self.program.clone(), problem })
+    }
+
+    /// Starts an instance and waits until it can be called: [`spawn`](Self::spawn),
+    /// [`handshake`](Spawned::handshake) and [`connect`](Announced::connect) in one.
+    ///
+    /// Dropping the future kills the process.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being ready, with the true cause; nothing is left of the process then.
+    pub async fn start(&self) -> Result<Plugin, LaunchError> {
+        self.spawn().await?.handshake().await?.connect().await
+    }
+
+    /// Starts the process, in a process group of its own and with a private directory for its sockets.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check), and whatever the operating system refuses.
+    pub async fn spawn(&self) -> Result<Spawned, LaunchError> {
+        self.check()?;
+        let socket_dir = SocketDir::create().map_err(LaunchError::SocketDir)?;
+        let offer = Offer {
+            cookie: self.contract.cookie.clone(),
+            app_versions: self.contract.app_versions.clone(),
+            ports: self.ports.clone(),
+            socket_dir: socket_dir.path().to_path_buf(),
+        };
+        let deadline = Instant::now() + self.start_timeout;
+        let started = Process::start(self.command(&offer), socket_dir)
+            .await
+            .map_err(|source| LaunchError::Spawn { program: self.program.clone(), source })?;
+        let stdout = pipe::Receiver::from_owned_fd(started.stdout).map_err(LaunchError::Pipe)?;
+        let stderr = pipe::Receiver::from_owned_fd(started.stderr).map_err(LaunchError::Pipe)?;
+        let source = Source { name: self.name.clone(), pid: started.process.pid() };
+        tracing::debug!(plugin = source.name, pid = source.pid, program = %self.program.display(), "plugin started");
+        let output = Output::new(source, stderr);
+        let instance = Instance { launch: self.clone(), process: started.process, output, deadline };
+        Ok(Spawned { instance, stdout: Lines::new(stdout, MAX_LINE_BYTES) })
+    }
+
+    pub(super) fn plugin_name(&self) -> &str {
+        &self.name
+    }
+
+    fn command(&self, offer: &Offer) -> Command {
+        // A relative path must not start at the plugin's working directory.
+        let program = std::path::absolute(&self.program).unwrap_or_else(|_| self.program.clone());
+        let mut command = Command::new(program);
+        let inherited = std::env::vars_os().filter(|(name, _)| self.environment.lets_through(name));
+        let explicit =
+            self.env.iter().filter(|(name, _)| CONTROL_VARIABLES.iter().all(|control| name != *control));
+        command
+            .args(&self.args)
+            .env_clear()
+            .envs(inherited)
+            .envs(explicit.cloned())
+            .envs(offer.variables())
+            .stdin(match self.stdin {
+                Stdin::Null => Stdio::null(),
+                Stdin::Inherit => Stdio::inherit(),
+            });
+        if let Some(dir) = &self.current_dir {
+            command.current_dir(dir);
+        }
+        command
+    }
+}
+
+/// What all steps of a start hold: the process and its readers. Dropping it kills the process group.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) launch: Launch,
+    pub(super) process: Process,
+    pub(super) output: Output,
+    deadline: Instant,
+}
+
+impl Instance {
+    /// Runs one step of the start within what is left of its time.
+    pub(super) async fn in_time<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.deadline, step).await.ok()
+    }
+
+    /// The error of a start whose time is up.
+    pub(super) async fn timed_out(self, waiting_for: Waiting) -> LaunchError {
+        let after = self.launch.start_timeout;
+        self.fail(|stderr_tail| LaunchError::TimedOut { after, waiting_for, stderr_tail }).await
+    }
+
+    /// Ends a failed start: kills, waits until nothing is left, and makes the error with what was said last.
+    pub(super) async fn fail(mut self, error: impl FnOnce(super::StderrTail) -> LaunchError) -> LaunchError {
+        self.process.kill();
+        let _ = tokio::time::timeout(REAP_LIMIT, self.process.exited()).await;
+        self.output.finish().await;
+        error(self.output.tail())
+    }
+
+    /// As [`fail`](Self::fail), but if the process ends by itself within a moment, its end is the cause.
+    pub(super) async fn fail_unless_exited(
+        self,
+        error: impl FnOnce(super::StderrTail) -> LaunchError,
+    ) -> LaunchError {
+        match tokio::time::timeout(EXIT_GRACE, self.process.exited()).await {
+            Ok(exit) => self.fail(|stderr_tail| LaunchError::Exited { exit, stderr_tail }).await,
+            Err(_) => self.fail(error).await,
+        }
+    }
+}
+
+/// A process that has not said anything yet.
+#[derive(Debug)]
+pub struct Spawned {
+    instance: Instance,
+    stdout: Lines<pipe::Receiver>,
+}
+
+impl Spawned {
+    /// Process id, which is also the id of its process group.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.instance.process.pid()
+    }
+
+    /// Waits for the handshake line. Nothing before it is skipped: the first line of stdout is it.
+    ///
+    /// # Errors
+    /// The process ended, or printed something else, or nothing in time.
+    pub async fn handshake(mut self) -> Result<Announced, LaunchError> {
+        let instance = self.instance;
+        let Some(first) = instance.in_time(self.stdout.next()).await else {
+            let begun = quotable(self.stdout.pending());
+            return Err(instance.timed_out(Waiting::Line(begun)).await);
+        };
+        let Some(piece) = first.map_err(LaunchError::Pipe)? else {
+            return Err(instance
+                .fail_unless_exited(|stderr_tail| LaunchError::StdoutClosed { stderr_tail })
+                .await);
+        };
+        let expected = Expectation {
+            app_versions: &instance.launch.contract.app_versions,
+            certificate: false,
+            multiplexing: false,
+        };
+        let parsed = match piece.kind {
+            crate::process::PieceKind::Whole => HandshakeLine::parse(&piece.bytes, &expected),
+            _ => Err(LineProblem::TooLong),
+        };
+        match parsed {
+            Ok(line) => Ok(Announced { instance, stdout: self.stdout, line }),
+            Err(problem) => {
+                let line = quotable(&piece.bytes);
+                // What it says on stderr while it exits may be the explanation.
+                let _ = tokio::time::timeout(EXIT_GRACE, instance.process.exited()).await;
+                Err(instance.fail(|stderr_tail| LaunchError::Handshake { line, problem, stderr_tail }).await)
+            }
+        }
+    }
+}
+
+fn quotable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().take(QUOTED_CHARACTERS).collect()
+}
+
+/// A process that has said where it listens.
+#[derive(Debug)]
+pub struct Announced {
+    pub(super) instance: Instance,
+    stdout: Lines<pipe::Receiver>,
+    line: HandshakeLine,
+}
+
+impl Announced {
+    /// What it said.
+    #[must_use]
+    pub fn line(&self) -> &HandshakeLine {
+        &self.line
+    }
+
+    /// Connects, and waits until the plugin's health is `SERVING`. A plugin without the health service is taken to be
+    /// well once it answers.
+    ///
+    /// # Errors
+    /// The process ended, or does not answer in time, or is not well.
+    pub async fn connect(self) -> Result<Plugin, LaunchError> {
+        let Self { mut instance, stdout, line } = self;
+        instance.output.read_stdout(stdout);
+        connect(instance, line).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explicit_variable_wins_and_control_variables_cannot_be_set() {
+        let contract = Contract::new(MagicCookie::new("COOKIE", "value"), [1]);
+        let launch = Launch::new("/bin/true", contract)
+            .environment(Environment::Inherit)
+            .env("PATH", "/explicit")
+            .env("PLUGIN_CLIENT_CERT", "stale")
+            .env("PLUGIN_MIN_PORT", "1");
+        let offer = Offer {
+            cookie: launch.contract.cookie.clone(),
+            app_versions: launch.contract.app_versions.clone(),
+            ports: PortRange::default(),
+            socket_dir: "/run/x".into(),
+        };
+        let command = launch.command(&offer);
+        let get = |name: &str| {
+            let found = command.get_envs().find(|(key, _)| *key == name);
+            found.and_then(|(_, value)| value).map(|value| value.to_string_lossy().into_owned())
+        };
+        assert_eq!(get("PATH").as_deref(), Some("/explicit"));
+        assert_eq!(get("COOKIE").as_deref(), Some("value"));
+        assert_eq!(get("PLUGIN_MIN_PORT").as_deref(), Some("10000"));
+        assert_eq!(get("PLUGIN_CLIENT_CERT"), None);
+    }
+
+    #[test]
+    fn environments_let_through_what_they_say() {
+        for (environment, name, through) in [
+            (Environment::Clean, "PATH", true),
+            (Environment::Clean, "AWS_SECRET_ACCESS_KEY", false),
+            (Environment::Empty, "PATH", false),
+            (Environment::Inherit, "AWS_SECRET_ACCESS_KEY", true),
+            (Environment::Inherit, "PLUGIN_MULTIPLEX_GRPC", false),
+            (Environment::Inherit, "PLUGIN_UNIX_SOCKET_GROUP", false),
+        ] {
+            assert_eq!(environment.lets_through(OsStr::new(name)), through, "{environment:?} {name}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Running plugins: from a path to a channel, and from a channel to an exit status.
+//!
+//! One instance is a chain of types, and each step consumes the one before it:
+//!
+//! ```text
+//! Launch ──spawn──▶ Spawned ──handshake──▶ Announced ──connect──▶ Plugin ──shutdown──▶ Exit
+//!    └───────────────────────────── start ──────────────────────────▲
+//! ```
+//!
+//! A [`Launch`] only describes; it can start any number of instances, one after the other or at once. Whatever step
+//! fails, the process is killed and reaped before the error is returned, and its socket directory is removed. The same
+//! happens, without waiting, when a value of the chain is dropped.
+
+mod error;
+mod launch;
+mod log;
+mod output;
+mod plugin;
+
+pub use error::{HealthError, LaunchError, StderrTail, Waiting};
+pub use launch::{Announced, Contract, Environment, Launch, Spawned, Stdin};
+pub use plugin::Plugin;
+
+pub use crate::process::{Exit, ExitKind, Machine, ProgramProblem, StopStep, kill_all};

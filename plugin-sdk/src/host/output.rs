@@ -1,0 +1,123 @@
+//! Everything that comes out of a plugin: stderr, stdout after the handshake, and its stdio service, each read by a
+//! task that never stops reading, so that the plugin never waits for its host.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, DuplexStream};
+use tokio::net::unix::pipe;
+use tokio::task::JoinSet;
+
+use super::StderrTail;
+use super::log::{LogReader, Source, emit_output};
+use crate::process::Lines;
+
+/// Longest line that is read as one, go-plugin's default (`PluginLogBufferSize`).
+const LOG_LINE_BYTES: usize = 64 * 1024;
+
+/// Lines of stderr that are kept for errors and crash reports.
+const TAIL_LINES: usize = 200;
+
+/// Characters that are kept of each of them.
+const TAIL_LINE_CHARACTERS: usize = 500;
+
+/// How long after the end of a process its pipes are read on. A process outside of its group may hold them.
+const PIPE_GRACE: Duration = Duration::from_millis(250);
+
+/// What is buffered between the stdio stream and the log.
+const STDIO_BUFFER_BYTES: usize = 8 * 1024;
+
+/// The readers of one process. They end with this value.
+#[derive(Debug)]
+pub(crate) struct Output {
+    source: Source,
+    tail: Tail,
+    readers: JoinSet<()>,
+}
+
+impl Output {
+    pub(crate) fn new(source: Source, stderr: pipe::Receiver) -> Self {
+        let tail = Tail::default();
+        let mut readers = JoinSet::new();
+        readers.spawn(read_stderr(stderr, LogReader::new(source.clone()), tail.clone()));
+        Self { source, tail, readers }
+    }
+
+    /// Reads what comes on stdout after the handshake, so that the plugin does not block on a full pipe.
+    pub(crate) fn read_stdout(&mut self, stdout: Lines<pipe::Receiver>) {
+        self.readers.spawn(read_output(stdout, self.source.clone(), "stdout"));
+    }
+
+    /// A sink for one channel of the stdio service that becomes log lines.
+    pub(crate) fn log_sink(&mut self, stream: &'static str) -> DuplexStream {
+        let (sink, source) = tokio::io::duplex(STDIO_BUFFER_BYTES);
+        self.readers.spawn(read_output(Lines::new(source, LOG_LINE_BYTES), self.source.clone(), stream));
+        sink
+    }
+
+    /// Runs `task` as long as the output is read.
+    pub(crate) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.readers.spawn(task);
+    }
+
+    /// The last lines of stderr so far.
+    pub(crate) fn tail(&self) -> StderrTail {
+        self.tail.snapshot()
+    }
+
+    /// Reads to the end of all pipes, for a process that has ended.
+    pub(crate) async fn finish(&mut self) {
+        let all = async { while self.readers.join_next().await.is_some() {} };
+        if tokio::time::timeout(PIPE_GRACE, all).await.is_err() {
+            self.readers.abort_all();
+        }
+    }
+}
+
+async fn read_stderr(stderr: pipe::Receiver, mut log: LogReader, tail: Tail) {
+    let mut lines = Lines::new(stderr, LOG_LINE_BYTES);
+    while let Ok(Some(piece)) = lines.next().await {
+        tail.push(&log.read(&piece));
+    }
+}
+
+async fn read_output(mut lines: Lines<impl AsyncRead + Unpin>, source: Source, stream: &str) {
+    while let Ok(Some(piece)) = lines.next().await {
+        emit_output(&source, stream, &piece);
+    }
+}
+
+/// A bounded number of lines, shared between their reader and whoever asks.
+#[derive(Debug, Clone, Default)]
+struct Tail(Arc<Mutex<VecDeque<String>>>);
+
+impl Tail {
+    fn push(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == TAIL_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.chars().take(TAIL_LINE_CHARACTERS).collect());
+    }
+
+    fn snapshot(&self) -> StderrTail {
+        StderrTail(self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_bounded_in_lines_and_in_characters() {
+        let tail = Tail::default();
+        for number in 0..TAIL_LINES + 2 {
+            tail.push(&format!("{number}{}", "x".repeat(TAIL_LINE_CHARACTERS)));
+        }
+        let kept = tail.snapshot();
+        assert_eq!(kept.lines().len(), TAIL_LINES);
+        assert!(kept.lines()[0].starts_with("2x") && kept.lines()[0].len() == TAIL_LINE_CHARACTERS);
+    }
+}

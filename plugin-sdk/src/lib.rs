@@ -1,0 +1,39 @@
+//! Out-of-process plugins over gRPC, wire compatible with HashiCorp's go-plugin, for hosts and for plugins.
+//!
+//! ```text
+//!  host process                                         plugin process
+//!  ┌──────────────┐  spawn, environment with cookie   ┌──────────────────┐
+//!  │ host::Launch │ ────────────────────────────────▶ │ PluginBuilder    │
+//!  │              │ ◀─ 1|1|unix|/…/plugin123|grpc| ── │  binds, announces│
+//!  │ host::Plugin │ ── gRPC over the socket ────────▶ │  your services   │
+//!  │              │ ◀─ stderr: log lines ──────────── │  health, stdio,  │
+//!  │              │ ── Shutdown, TERM, KILL ────────▶ │  controller      │
+//!  └──────────────┘                                   └──────────────────┘
+//! ```
+//!
+//! The crate knows nothing of what plugins are for. A host and its plugins share a contract: a [`MagicCookie`], one
+//! or more [`AppVersion`]s, and the gRPC services that each version means.
+//!
+//! - Running plugins, feature `host`: begin with `host::Launch`.
+//! - Being a plugin, feature `plugin`: begin with `plugin::PluginBuilder`.
+// Each half alone leaves some of what they share unused.
+#![cfg_attr(not(all(feature = "host", feature = "plugin")), allow(dead_code, unused_imports))]
+
+mod generated;
+mod handshake;
+#[cfg(feature = "host")]
+pub mod host;
+mod limits;
+#[cfg(feature = "plugin")]
+pub mod plugin;
+#[cfg(feature = "host")]
+mod process;
+mod report;
+mod services;
+mod transport;
+
+pub use handshake::{
+    AddressProblem, AppVersion, AppVersions, EnvProblem, HandshakeLine, LineProblem, MagicCookie,
+    PluginAddress, PortRange,
+};
+pub use report::one_line;

@@ -1,0 +1,13 @@
+//! From a command to an exit status: what is true of any child process, whatever it says on its pipes.
+
+mod child;
+mod exit;
+mod lines;
+mod program;
+
+pub(crate) use child::Process;
+pub use child::kill_all;
+pub use exit::{Exit, ExitKind, StopStep};
+pub(crate) use lines::{Lines, Piece, PieceKind};
+pub(crate) use program::examine;
+pub use program::{Machine, ProgramProblem};

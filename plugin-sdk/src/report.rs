@@ -1,0 +1,68 @@
+//! An error and everything behind it in one line.
+
+use std::error::Error;
+use std::fmt::{self, Write};
+
+/// Shows `error` and its sources, joined by `: `, with control characters escaped, so that text that came from a
+/// plugin can neither begin a new log line nor steer a terminal. A source whose text the error before it already ends with is
+/// not repeated.
+pub fn one_line<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
+    OneLine(error)
+}
+
+struct OneLine<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        escape(&text, f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            let next = error.to_string();
+            if !text.ends_with(&next) {
+                f.write_str(": ")?;
+                escape(&next, f)?;
+            }
+            text = next;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Writes `text` with its control characters escaped as in a Rust string literal.
+pub(crate) fn escape(text: &str, f: &mut dyn Write) -> fmt::Result {
+    for character in text.chars() {
+        if character.is_control() {
+            write!(f, "{}", character.escape_default())?
+        } else {
+            f.write_char(character)?
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use thiserror::Error;
+
+    use super::*;
+
+    #[derive(Debug, Error)]
+    #[error("cannot start {0}")]
+    struct Outer(&'static str, #[source] io::Error);
+
+    #[test]
+    fn the_chain_is_one_line_without_control_characters() {
+        let error = Outer("a\u{1b}[31m", io::Error::other("first\nsecond"));
+        assert_eq!(one_line(&error).to_string(), r"cannot start a\u{1b}[31m: first\nsecond");
+    }
+
+    #[test]
+    fn a_cause_that_was_already_told_is_not_repeated() {
+        let error = Outer("it: gone", io::Error::other("gone"));
+        assert_eq!(one_line(&error).to_string(), "cannot start it: gone");
+    }
+}

@@ -1,0 +1,23 @@
+//! The gRPC services that go-plugin has beside the application's own: health, controller, stdio.
+
+#[cfg(feature = "plugin")]
+mod controller;
+#[cfg(feature = "plugin")]
+mod health;
+mod stdio;
+
+#[cfg(feature = "plugin")]
+pub(crate) use controller::Controller;
+#[cfg(feature = "plugin")]
+pub use health::HealthReporter;
+#[cfg(feature = "plugin")]
+pub(crate) use health::HealthService;
+#[cfg(feature = "plugin")]
+pub(crate) use stdio::Stdio;
+#[cfg(feature = "plugin")]
+pub use stdio::StdioWriter;
+#[cfg(feature = "host")]
+pub(crate) use stdio::receive as receive_stdio;
+
+/// The service name under which a plugin's health is asked for and answered.
+pub(crate) const HEALTH_SERVICE_NAME: &str = "plugin";
