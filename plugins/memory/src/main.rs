@@ -1,0 +1,79 @@
+//! `fib-cache-memory`: a cache plugin that keeps entries in its own memory. It is also the example to write other
+//! plugins by, so this page goes through it from the outside in.
+//!
+//! # What a plugin is
+//!
+//! An executable that a host starts as a child process. Started, it says on one line of stdout where it listens,
+//! and the host then calls it over gRPC, for as long as both live:
+//!
+//! ```text
+//! fib-server                                               fib-cache-memory
+//!     │  starts it, FIB_CACHE_PLUGIN=7d0d... in its environment   │
+//!     ├──────────────────────────────────────────────────────────▶│ binds a Unix socket
+//!     │  1|1|unix|/run/user/1000/.../plugin84|grpc|               │
+//!     │◀──────────────────────────────────────────────────────────┤ prints the handshake line
+//!     │  Get, Set, ...                                            │
+//!     ├──────────────────────────────────────────────────────────▶│ answers
+//! ```
+//!
+//! All of that but the last step is the same for every plugin, and `plugin-sdk` does it. What is left to write:
+//!
+//! 1. **The contract**: which service the host calls and what its methods promise. For a cache it is written down in
+//!    `proto/cache/v1/cache.proto`, and the crate `cache-proto` has it in Rust: messages, the trait
+//!    [`Cache`](cache_proto::cache_server::Cache), limits, magic cookie, version.
+//! 2. **The service**: a type that implements the trait. Here it is [`service::MemoryCache`], in three files with one
+//!    concern each: [`request`] checks what came in, [`cache`] stores, [`service`] translates between them and gRPC.
+//! 3. **`main`**: cookie, version, service, `run`. It is at the end of this file.
+//!
+//! # What to know when writing one
+//!
+//! - **Arguments** come from the host's command line (`--cache-plugin-arg=--max-entries=500`). Read them first: then
+//!   `--help` works for a person, too. `run` tells whoever starts the plugin without its host what it is.
+//! - **Stdout** belongs to the handshake line. Print nothing to it before `run`.
+//! - **Logs** go to stderr; `run` sets `tracing` up so that the host shows each event at its level.
+//! - **Errors** of the caller are `INVALID_ARGUMENT` with a text that helps. A miss is not an error, and neither is a
+//!   full cache. Any other status is a fault of the plugin, and the host counts it as one.
+//! - **The end** comes with the host's `Shutdown` or with SIGTERM, or when the host is gone; `run` then returns. A
+//!   plugin can also be killed at any moment, so do not count on a last word.
+//! - **Threads**: `run` uses one. Work that takes long belongs on `tokio::task::spawn_blocking`.
+//!
+//! # Testing one
+//!
+//! The service is an ordinary type: the tests beside it call the trait's methods with no process and no socket. To
+//! see the whole, run `cargo xtask run -- --cache-plugin-path <your binary>`.
+
+use std::process::ExitCode;
+
+use cache_proto::cache_server::CacheServer;
+use clap::Parser;
+use plugin_sdk::MagicCookie;
+use plugin_sdk::plugin::PluginBuilder;
+use tonic::service::Routes;
+
+mod cache;
+mod request;
+mod service;
+mod size;
+
+/// Cache plugin for fib-server that keeps entries in memory.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// The most entries to keep.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    max_entries: u64,
+
+    /// The most memory to keep them in: bytes, or a number with KiB, MiB or GiB.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size::parse)]
+    max_bytes: u64,
+}
+
+fn main() -> ExitCode {
+    let Args { max_entries, max_bytes } = Args::parse();
+    PluginBuilder::new(MagicCookie::new(cache_proto::MAGIC_COOKIE_KEY, cache_proto::MAGIC_COOKIE_VALUE))
+        .version(cache_proto::APP_VERSION, move |_| {
+            let cache = service::MemoryCache::new(cache::Limits { max_entries, max_bytes });
+            Routes::new(CacheServer::new(cache))
+        })
+        .run()
+}
