@@ -1,0 +1,245 @@
+//! Calls to the cache plugin that is alive now. Each has a deadline; with no plugin alive, none is made.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use cache_proto::{
+    GetRequest, GetResponse, MissReason, SetRequest, StatsRequest, cache_client::CacheClient,
+    get_response::Outcome,
+};
+use tokio::{sync::watch, time};
+use tonic::{Code, Request, Response, Status, transport::Channel};
+
+use super::{Lookup, Miss, PluginState, PluginStatus, parse_value};
+use crate::{config::CacheConfig, fib::FibIndex};
+
+/// One plugin process, as far as calls are concerned. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    client: CacheClient<Channel>,
+    /// This process has said that it does not implement Stats. A newer one may.
+    without_stats: Arc<AtomicBool>,
+}
+
+impl Instance {
+    /// A process that answers on `channel`.
+    pub fn new(channel: Channel) -> Self {
+        // Two numbers and a little; what is longer is not ours, and is refused before it is read.
+        let client = CacheClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        Self { client, without_stats: Arc::default() }
+    }
+}
+
+/// Largest response that is read. A value has at most 20 digits and the contract lets a plugin return no more than
+/// was stored, but a larger one that somebody else stored under our key should be seen as corrupt, not as a fault.
+const MAX_RESPONSE_BYTES: usize = cache_proto::MAX_VALUE_BYTES + 1024;
+
+/// The cache plugin, whichever process that is at the moment.
+#[derive(Clone, Debug)]
+pub struct RemoteCache {
+    plugin: watch::Receiver<PluginStatus>,
+    timeout: Duration,
+    ttl: prost_types::Duration,
+}
+
+/// Why the cache did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// No plugin process is alive. It is being started.
+    Down,
+    /// There was no answer in time.
+    TimedOut,
+    /// The plugin, or the connection to it, has failed.
+    Failed(Code),
+}
+
+/// What the plugin has counted since its process started; meanings as in the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Stats {
+    pub entries: u64,
+    pub bytes: u64,
+    pub capacity_bytes: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub evictions: u64,
+    pub expirations: u64,
+}
+
+/// An answer to the question for [`Stats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatsAnswer {
+    /// These are they.
+    Stats(Stats),
+    /// This plugin does not count.
+    Unsupported,
+    /// There was no answer.
+    Unavailable(Unavailable),
+}
+
+impl RemoteCache {
+    /// Calls whichever process `plugin` says is serving.
+    pub fn new(plugin: watch::Receiver<PluginStatus>, config: &CacheConfig) -> Self {
+        // Durations of the configuration are far below what can overflow here.
+        let ttl = prost_types::Duration::try_from(config.expiration).unwrap_or_default();
+        Self { plugin, timeout: config.timeout, ttl }
+    }
+
+    /// Asks for F(n).
+    pub(super) async fn get(&self, n: FibIndex) -> Lookup {
+        let Some(Instance { mut client, .. }) = self.instance() else {
+            return Lookup::Miss(Miss::Unavailable(Unavailable::Down));
+        };
+        match self.call(GetRequest { key: n.to_string() }, |request| client.get(request)).await {
+            Ok(response) => lookup(response),
+            Err(failure) => Lookup::Miss(Miss::Unavailable(failure.into())),
+        }
+    }
+
+    /// Stores F(n) for the configured time.
+    pub(super) async fn set(&self, n: FibIndex, value: u64) -> Result<(), Unavailable> {
+        let Some(Instance { mut client, .. }) = self.instance() else { return Err(Unavailable::Down) };
+        let request = SetRequest { key: n.to_string(), value: value.to_string().into(), ttl: Some(self.ttl) };
+        self.call(request, |request| client.set(request)).await?;
+        Ok(())
+    }
+
+    /// What the plugin has counted.
+    pub async fn stats(&self) -> StatsAnswer {
+        let Some(Instance { mut client, without_stats }) = self.instance() else {
+            return StatsAnswer::Unavailable(Unavailable::Down);
+        };
+        if without_stats.load(Ordering::Relaxed) {
+            return StatsAnswer::Unsupported;
+        }
+        match self.call(StatsRequest {}, |request| client.stats(request)).await {
+            Ok(counted) => StatsAnswer::Stats(counted.into()),
+            Err(CallError::Status(status)) if status.code() == Code::Unimplemented => {
+                without_stats.store(true, Ordering::Relaxed);
+                StatsAnswer::Unsupported
+            }
+            Err(failure) => StatsAnswer::Unavailable(failure.into()),
+        }
+    }
+
+    fn instance(&self) -> Option<Instance> {
+        match &self.plugin.borrow().state {
+            PluginState::Serving { instance, .. } => Some(instance.clone()),
+            _ => None,
+        }
+    }
+
+    /// One call with its deadline, which the plugin is told and we keep on our own clock.
+    async fn call<Q, A, F>(&self, message: Q, call: impl FnOnce(Request<Q>) -> F) -> Result<A, CallError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout);
+        match time::timeout(self.timeout, call(request)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(CallError::Status(status)),
+            Err(_) => Err(CallError::TimedOut),
+        }
+    }
+}
+
+enum CallError {
+    TimedOut,
+    Status(Status),
+}
+
+impl From<CallError> for Unavailable {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::TimedOut => Self::TimedOut,
+            // The plugin's clock or tonic's may be first. tonic says "cancelled" for its own.
+            CallError::Status(status)
+                if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) =>
+            {
+                Self::TimedOut
+            }
+            CallError::Status(status) => Self::Failed(status.code()),
+        }
+    }
+}
+
+fn lookup(response: GetResponse) -> Lookup {
+    match response.outcome {
+        Some(Outcome::Hit(hit)) => match parse_value(&hit.value) {
+            // A time that makes no sense is no reason to distrust the value; it only cannot be shown.
+            Some(value) => Lookup::Hit { value, ttl_remaining: hit.ttl_remaining.and_then(duration) },
+            None => Lookup::Miss(Miss::Corrupt),
+        },
+        Some(Outcome::Miss(miss)) if miss.reason() == MissReason::Expired => Lookup::Miss(Miss::Expired),
+        Some(Outcome::Miss(_)) | None => Lookup::Miss(Miss::NotFound),
+    }
+}
+
+/// A duration from a plugin, if it is one. By hand, because `TryFrom` of prost-types 0.14 overflows for the most
+/// negative ones.
+fn duration(wire: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(wire.seconds).ok()?;
+    let nanos = u32::try_from(wire.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds, nanos))
+}
+
+impl From<cache_proto::StatsResponse> for Stats {
+    fn from(response: cache_proto::StatsResponse) -> Self {
+        let cache_proto::StatsResponse {
+            entries,
+            bytes,
+            capacity_bytes,
+            hits,
+            misses,
+            evictions,
+            expirations,
+        } = response;
+        Self { entries, bytes, capacity_bytes, hits, misses, evictions, expirations }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cache_proto::{Hit, Miss as WireMiss};
+
+    use super::*;
+
+    fn hit(value: &'static [u8], ttl: Option<(i64, i32)>) -> GetResponse {
+        let ttl_remaining = ttl.map(|(seconds, nanos)| prost_types::Duration { seconds, nanos });
+        GetResponse { outcome: Some(Outcome::Hit(Hit { value: value.into(), ttl_remaining })) }
+    }
+
+    fn miss(reason: i32) -> GetResponse {
+        GetResponse { outcome: Some(Outcome::Miss(WireMiss { reason })) }
+    }
+
+    #[test]
+    fn responses_and_what_they_mean() {
+        let ttl = |millis| Some(Duration::from_millis(millis));
+        for (response, expected) in [
+            (hit(b"55", None), Lookup::Hit { value: 55, ttl_remaining: None }),
+            (hit(b"0", Some((12, 500_000_000))), Lookup::Hit { value: 0, ttl_remaining: ttl(12_500) }),
+            (hit(b"1", Some((0, 0))), Lookup::Hit { value: 1, ttl_remaining: ttl(0) }),
+            (hit(b"1", Some((-1, 0))), Lookup::Hit { value: 1, ttl_remaining: None }),
+            (hit(b"1", Some((i64::MAX, i32::MAX))), Lookup::Hit { value: 1, ttl_remaining: None }),
+            (hit(b"1", Some((i64::MIN, i32::MIN))), Lookup::Hit { value: 1, ttl_remaining: None }),
+            (hit(b"", None), Lookup::Miss(Miss::Corrupt)),
+            (hit(b"not a number", None), Lookup::Miss(Miss::Corrupt)),
+            (miss(1), Lookup::Miss(Miss::NotFound)),
+            (miss(2), Lookup::Miss(Miss::Expired)),
+            (miss(0), Lookup::Miss(Miss::NotFound)),
+            (miss(99), Lookup::Miss(Miss::NotFound)),
+            (GetResponse { outcome: None }, Lookup::Miss(Miss::NotFound)),
+        ] {
+            assert_eq!(lookup(response.clone()), expected, "{response:?}");
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Command line and environment -> a checked [`Config`].
+//!
+//! Nothing here binds, starts or writes. Each flag is also a variable: `--cache-plugin-path` is
+//! `FIB_CACHE_PLUGIN_PATH`; the flag wins, and a variable that is set to nothing counts as not set. The single-dash
+//! flags of the Go service that this one replaces still work.
+
+mod args;
+mod legacy;
+mod locate;
+
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use clap::{CommandFactory, FromArgMatches};
+use plugin_sdk::host::{Launch, LaunchError};
+
+use self::args::Args;
+use crate::{cache, fib::Algorithm};
+
+/// All that the operator has decided, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Listening and connections.
+    pub http: HttpConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// Calculations.
+    pub compute: ComputeConfig,
+    /// The cache plugin; without one nothing is cached.
+    pub cache: Option<CacheConfig>,
+    /// Flags that were accepted and have no effect, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Listening and connections.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Address or name to listen on.
+    pub host: String,
+    /// Port to listen on; 0 takes any free one.
+    pub port: u16,
+    /// File for the address that was bound.
+    pub port_file: Option<PathBuf>,
+    /// Time for a client to send the head of a request, and for which an idle connection is kept.
+    pub header_timeout: Duration,
+    /// Time for which a client may take in nothing of an answer. No flag, since no client needs another value.
+    pub write_timeout: Duration,
+    /// Connections open at the same time.
+    pub max_connections: NonZeroUsize,
+    /// Time to finish requests after the first signal.
+    pub drain_timeout: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Least important lines to log.
+    pub level: LogLevel,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// Calculations.
+#[derive(Clone, Debug)]
+pub struct ComputeConfig {
+    /// How numbers are calculated.
+    pub algorithm: Algorithm,
+    /// The largest n that is answered.
+    pub max_n: u8,
+    /// Time for one calculation, and for one caller to wait for it.
+    pub timeout: Duration,
+    /// Long calculations at the same time, and as many short ones.
+    pub threads: NonZeroUsize,
+}
+
+/// The cache plugin.
+#[derive(Clone)]
+pub struct CacheConfig {
+    /// Name for people: `memory`.
+    pub name: String,
+    /// Its executable file.
+    pub path: PathBuf,
+    /// How to start it; [`Launch::check`] has passed.
+    pub launch: Launch,
+    /// How long a number that is stored is valid.
+    pub expiration: Duration,
+    /// Time for one call.
+    pub timeout: Duration,
+}
+
+impl fmt::Debug for CacheConfig {
+    /// Without `launch`: it holds the values of `--cache-plugin-env`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheConfig")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .field("expiration", &self.expiration)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Least important lines to log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Off,
+    Error,
+    #[value(alias = "warning")]
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// The name that log filters know.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Time for which a client may take in nothing of an answer before its connection is closed. Answers are smaller
+/// than any socket buffer, so only a client that sends requests without ever reading gets here.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Variable by which a plugin on our SDK learns what to log.
+const PLUGIN_LOG_VARIABLE: &str = "RUST_LOG";
+
+impl Config {
+    /// Reads a command line, program name first, and the environment.
+    pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, ConfigError> {
+        let command = without_empty_variables(Args::command());
+        let modern = legacy::modernise(args.into_iter().map(Into::into), &command);
+        let matches = command.try_get_matches_from(modern.args)?;
+        Self::check(Args::from_arg_matches(&matches)?, modern.warnings)
+    }
+
+    fn check(args: Args, warnings: Vec<String>) -> Result<Self, ConfigError> {
+        if args.host.is_empty() {
+            return Err(ConfigError::Value { flag: "--host", problem: "must not be empty".into() });
+        }
+        Ok(Self {
+            cache: CacheConfig::check(&args)?,
+            http: HttpConfig {
+                // `[::1]` is how an IPv6 address is written in front of a port.
+                host: args.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+                port: args.port,
+                port_file: args.port_file,
+                header_timeout: args.header_timeout,
+                write_timeout: WRITE_TIMEOUT,
+                max_connections: args.max_connections,
+                drain_timeout: args.drain_timeout,
+            },
+            log: LogConfig { level: args.log_level, format: args.log_format },
+            compute: ComputeConfig {
+                algorithm: args.algorithm,
+                max_n: args.max_n,
+                timeout: args.compute_timeout,
+                threads: args.compute_threads.unwrap_or_else(cores),
+            },
+            warnings,
+        })
+    }
+}
+
+impl CacheConfig {
+    fn check(args: &Args) -> Result<Option<Self>, ConfigError> {
+        let variables = variables(&args.cache_plugin_env)?;
+        let Some(wanted) = &args.cache_plugin_path else { return Ok(None) };
+        let located =
+            locate::locate(wanted, &plugin_folders(args.plugin_dir.as_deref())).map_err(|error| {
+                ConfigError::Value { flag: "--cache-plugin-path", problem: error.to_string() }
+            })?;
+
+        let mut launch = Launch::new(&located.path, cache::contract())
+            .name(&located.name)
+            .args(&args.cache_plugin_arg)
+            .start_timeout(args.plugin_start_timeout);
+        if !variables.iter().any(|(name, _)| *name == PLUGIN_LOG_VARIABLE) {
+            launch = launch.env(PLUGIN_LOG_VARIABLE, args.log_level.as_str());
+        }
+        for (name, value) in variables {
+            launch = launch.env(name, value);
+        }
+        launch.check().map_err(ConfigError::Plugin)?;
+        let (expiration, timeout) = (args.cache_expiration, args.cache_timeout);
+        Ok(Some(Self { name: located.name, path: located.path, launch, expiration, timeout }))
+    }
+}
+
+/// Why the program did not start. The operator's move, always.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The command line or a variable is not understood; also how clap hands over `--help` and `--version`.
+    #[error("{}", one_paragraph(.0))]
+    Usage(clap::Error),
+    /// A value that clap takes and we do not.
+    #[error("{flag}: {problem}")]
+    Value {
+        /// The flag, with its dashes.
+        flag: &'static str,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// The file of the plugin cannot be run.
+    #[error("--cache-plugin-path")]
+    Plugin(#[source] LaunchError),
+}
+
+impl From<clap::Error> for ConfigError {
+    /// Not as a source: its text is in ours already.
+    fn from(error: clap::Error) -> Self {
+        Self::Usage(error)
+    }
+}
+
+/// clap's message without its blank lines and the usage after it, so that it fits on one line.
+fn one_paragraph(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let kept: Vec<_> =
+        lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
+    kept.join("; ").trim_start_matches("error: ").to_owned()
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
+        let is_empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+        if is_empty { arg.env(None) } else { arg }
+    })
+}
+
+fn variables(pairs: &[String]) -> Result<Vec<(&str, &str)>, ConfigError> {
+    pairs.iter().enumerate().map(|(position, pair)| variable(position, pair)).collect()
+}
+
+/// Splits `K=V`. The error tells the position and never the text, which may be a secret.
+fn variable(position: usize, pair: &str) -> Result<(&str, &str), ConfigError> {
+    match pair.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !pair.contains('\0') => Ok((name, value)),
+        _ => Err(ConfigError::Value {
+            flag: "--cache-plugin-env",
+            problem: format!("value {} is not of the form NAME=VALUE", position + 1),
+        }),
+    }
+}
+
+fn plugin_folders(plugin_dir: Option<&Path>) -> Vec<PathBuf> {
+    let beside_us = env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
+    plugin_dir.map(Path::to_owned).into_iter().chain(beside_us).collect()
+}
+
+fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Config, ConfigError> {
+        Config::parse(std::iter::once("fib-server").chain(args.iter().copied()))
+    }
+
+    #[test]
+    fn flags_are_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn each_flag_is_also_a_variable() {
+        for arg in Args::command().get_arguments() {
+            let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else {
+                continue;
+            };
+            let variable = format!("FIB_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(arg.get_env().unwrap().to_str(), Some(variable.as_str()));
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = parse(&[]).unwrap();
+        assert_eq!((config.http.host.as_str(), config.http.port), ("127.0.0.1", 8080));
+        assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Text));
+        assert_eq!((config.compute.algorithm, config.compute.max_n), (Algorithm::Naive, 93));
+        assert_eq!(config.compute.timeout, Duration::from_secs(30));
+        assert_eq!(config.http.max_connections.get(), 10_000);
+        assert!(config.cache.is_none());
+    }
+
+    #[test]
+    fn old_and_new_spellings_give_the_same() {
+        for args in [
+            &["--port=9", "--log-level=DEBUG", "--max-n", "50", "--algorithm", "doubling"][..],
+            &["-port", "9", "-log-level=Debug", "-max-n=50", "-algorithm=Doubling", "-cache-expiration=1m0s"],
+        ] {
+            let config = parse(args).unwrap();
+            assert_eq!(config.http.port, 9);
+            assert_eq!(config.log.level, LogLevel::Debug);
+            assert_eq!((config.compute.max_n, config.compute.algorithm), (50, Algorithm::Doubling));
+        }
+        assert_eq!(parse(&["-cache-plugin-factory-name", "F"]).unwrap().warnings.len(), 1);
+        assert_eq!(parse(&["--host", "[::1]"]).unwrap().http.host, "::1");
+    }
+
+    #[test]
+    fn a_bad_value_is_one_line_that_names_its_flag() {
+        for (args, flag) in [
+            (&["--port=65536"][..], "--port"),
+            (&["-port=x"], "--port"),
+            (&["--host="], "--host"),
+            (&["--max-n=94"], "--max-n"),
+            (&["--log-level=loud"], "--log-level"),
+            (&["--log-format=xml"], "--log-format"),
+            (&["--cache-expiration=0s"], "--cache-expiration"),
+            (&["--cache-expiration=-1s"], "--cache-expiration"),
+            (&["--cache-expiration=15"], "--cache-expiration"),
+            (&["--compute-timeout=1000years"], "--compute-timeout"),
+            (&["--compute-threads=0"], "--compute-threads"),
+            (&["--max-connections=0"], "--max-connections"),
+            (&["--cache-plugin-env=x"], "--cache-plugin-env"),
+            (&["--cache-plugin-env==x"], "--cache-plugin-env"),
+            (&["--cache-plugin-path=no-such-plugin"], "--cache-plugin-path"),
+            (&["--cache-plugin-path=/no/such/plugin"], "--cache-plugin-path"),
+            (&["--cache-plugin-path=/etc/passwd"], "--cache-plugin-path"),
+            (&["--cache-plugin-path=/"], "--cache-plugin-path"),
+            (&["-prot=1"], "-p"),
+            (&["--prot=1"], "--port"),
+        ] {
+            let error = parse(args).unwrap_err();
+            let line = plugin_sdk::one_line(&error).to_string();
+            assert!(line.contains(flag) && !line.contains('\n'), "{args:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn values_of_variables_never_show() {
+        let error = parse(&["--cache-plugin-env", "hunter2"]).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+        let config =
+            parse(&["--cache-plugin-path=/bin/true", "--cache-plugin-env", "PASSWORD=hunter2"]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn plugin_arguments_may_begin_with_dashes() {
+        let args =
+            ["--cache-plugin-path=/bin/true", "--cache-plugin-arg", "--port=1", "--cache-plugin-arg=-x"];
+        let config = parse(&args).unwrap();
+        assert_eq!((config.http.port, config.cache.unwrap().name.as_str()), (8080, "true"));
+    }
+}

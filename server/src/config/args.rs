@@ -1,0 +1,137 @@
+//! The flags as clap sees them: names, variables, help texts and the types that need no knowledge of one another.
+
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use clap::Parser;
+
+use super::{LogFormat, LogLevel};
+use crate::fib::{Algorithm, LAST_INDEX};
+
+/// Longest duration a flag takes: a hundred years, which is for ever, and can still be added to any clock.
+pub(super) const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Most threads for calculations, and so half of the threads they can occupy (there are two lanes). Far beyond any
+/// machine this runs on, far below what exhausts one.
+const MAX_COMPUTE_THREADS: usize = 1024;
+
+/// Serves `GET /fib/{n}`, with a cache that is a plugin process.
+#[derive(Debug, Parser)]
+#[command(name = "fib-server", version, about, disable_help_subcommand = true)]
+pub(super) struct Args {
+    /// Address or name to listen on.
+    #[arg(long, env = "FIB_HOST", value_name = "HOST", default_value = "127.0.0.1")]
+    pub(super) host: String,
+
+    /// Port to listen on; 0 takes any free one.
+    #[arg(long, env = "FIB_PORT", value_name = "PORT", default_value_t = 8080)]
+    pub(super) port: u16,
+
+    /// File to write `host:port` to once the server listens; removed at exit.
+    #[arg(long, env = "FIB_PORT_FILE", value_name = "PATH")]
+    pub(super) port_file: Option<PathBuf>,
+
+    /// What to log on stderr; the variable RUST_LOG, if set, has the last word.
+    #[arg(
+        long,
+        env = "FIB_LOG_LEVEL",
+        value_name = "LEVEL",
+        value_enum,
+        ignore_case = true,
+        default_value_t
+    )]
+    pub(super) log_level: LogLevel,
+
+    /// How to log it.
+    #[arg(
+        long,
+        env = "FIB_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        ignore_case = true,
+        default_value_t
+    )]
+    pub(super) log_format: LogFormat,
+
+    /// How long a cached number is valid.
+    #[arg(long, env = "FIB_CACHE_EXPIRATION", value_name = "DURATION", value_parser = duration, default_value = "15s")]
+    pub(super) cache_expiration: Duration,
+
+    /// Cache plugin: a path, or the name of a plugin in --plugin-dir or beside this program (`memory` is
+    /// `fib-cache-memory`). Without one nothing is cached.
+    #[arg(long, env = "FIB_CACHE_PLUGIN_PATH", value_name = "PATH-or-NAME")]
+    pub(super) cache_plugin_path: Option<PathBuf>,
+
+    /// Argument for the cache plugin; may be given many times.
+    #[arg(long, env = "FIB_CACHE_PLUGIN_ARG", value_name = "ARG", allow_hyphen_values = true)]
+    pub(super) cache_plugin_arg: Vec<String>,
+
+    /// Environment variable for the cache plugin; may be given many times. Its value is never logged.
+    #[arg(long, env = "FIB_CACHE_PLUGIN_ENV", value_name = "K=V", hide_env_values = true)]
+    pub(super) cache_plugin_env: Vec<String>,
+
+    /// Where to look for a plugin given by name, before looking beside this program.
+    #[arg(long, env = "FIB_PLUGIN_DIR", value_name = "DIR")]
+    pub(super) plugin_dir: Option<PathBuf>,
+
+    /// Time a plugin has to become ready once started.
+    #[arg(long, env = "FIB_PLUGIN_START_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    pub(super) plugin_start_timeout: Duration,
+
+    /// Time for one call of the cache; after that the number is calculated.
+    #[arg(long, env = "FIB_CACHE_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "250ms")]
+    pub(super) cache_timeout: Duration,
+
+    /// The largest n that is answered.
+    #[arg(long, env = "FIB_MAX_N", value_name = "N", default_value_t = LAST_INDEX,
+          value_parser = clap::value_parser!(u8).range(0..=LAST_INDEX as i64))]
+    pub(super) max_n: u8,
+
+    /// How numbers are calculated.
+    #[arg(
+        long,
+        env = "FIB_ALGORITHM",
+        value_name = "ALGORITHM",
+        value_enum,
+        ignore_case = true,
+        default_value = "naive"
+    )]
+    pub(super) algorithm: Algorithm,
+
+    /// Time for one calculation; after that the answer is 503.
+    #[arg(long, env = "FIB_COMPUTE_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub(super) compute_timeout: Duration,
+
+    /// Long calculations that run at the same time [default: number of cores].
+    #[arg(long, env = "FIB_COMPUTE_THREADS", value_name = "COUNT", value_parser = compute_threads)]
+    pub(super) compute_threads: Option<NonZeroUsize>,
+
+    /// Time to finish requests after SIGTERM or SIGINT; a second signal ends the server at once.
+    #[arg(long, env = "FIB_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    pub(super) drain_timeout: Duration,
+
+    /// Time for a client to send the head of a request, and for which an idle connection is kept.
+    #[arg(long, env = "FIB_HEADER_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    pub(super) header_timeout: Duration,
+
+    /// Connections open at the same time; more wait in the listen queue.
+    #[arg(long, env = "FIB_MAX_CONNECTIONS", value_name = "COUNT", default_value = "10000")]
+    pub(super) max_connections: NonZeroUsize,
+}
+
+/// Reads `15s`, `1h30m`, `250ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 15s or 1m30s"))?;
+    match duration {
+        Duration::ZERO => Err("must be more than zero".into()),
+        d if d > MAX_DURATION => Err("must be at most a hundred years".into()),
+        d => Ok(d),
+    }
+}
+
+fn compute_threads(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(count) if count.get() <= MAX_COMPUTE_THREADS => Ok(count),
+        _ => Err(format!("must be a number from 1 to {MAX_COMPUTE_THREADS}")),
+    }
+}

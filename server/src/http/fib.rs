@@ -1,0 +1,121 @@
+//! `GET /fib/{n}`: the cache, and if that has nothing the calculation.
+
+use std::time::Instant;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, Uri};
+
+use super::{App, cache_status, cache_status::CacheStatus, error::ApiError, json};
+use crate::{
+    cache::Lookup,
+    compute::{Answer, FlightError},
+    fib::FibIndex,
+};
+
+/// What the routes of this handler begin with.
+const PREFIX: &str = "/fib/";
+
+pub(super) async fn fib(State(app): State<App>, uri: Uri) -> Response {
+    match index(uri.path(), app.max_n) {
+        Ok(n) => number(&app, n).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn number(app: &App, n: FibIndex) -> Response {
+    let looked_at = Instant::now();
+    let lookup = app.cache.get(n).await;
+    let answer = match lookup {
+        Lookup::Hit { value, .. } => Ok(Answer { value, collapsed: false }),
+        Lookup::Miss(_) => app.flights.value(n, looked_at).await,
+    };
+    let collapsed = matches!(answer, Ok(Answer { collapsed: true, .. }));
+    with_cache_status(into_response(answer), CacheStatus { lookup, collapsed })
+}
+
+fn into_response(answer: Result<Answer, FlightError>) -> Response {
+    match answer {
+        Ok(Answer { value, .. }) => json(StatusCode::OK, format!(r#"{{"result":{value}}}"#)),
+        Err(error) => ApiError::from(error).into_response(),
+    }
+}
+
+fn with_cache_status(mut response: Response, status: CacheStatus) -> Response {
+    response.headers_mut().insert(cache_status::NAME, status.header());
+    response
+}
+
+/// Our own reading of the last part of the path rather than axum's: what is no UTF-8 is the caller's invalid value
+/// like any other.
+fn index(path: &str, max_n: u8) -> Result<FibIndex, ApiError> {
+    let text = path.strip_prefix(PREFIX).unwrap_or_default();
+    let decoded = percent_decoded(text)
+        .ok_or_else(|| ApiError::InvalidValue { detail: "not a percent-encoded UTF-8 text".into() })?;
+    Ok(FibIndex::parse(&decoded, max_n)?)
+}
+
+/// `None` if a `%` is not followed by two hexadecimal digits, or the bytes are not UTF-8.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)?,
+            plain => plain,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    // The digit of a base below 256 fits.
+    char::from(byte).to_digit(16).map(|digit| digit as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_are_numbers() {
+        for (path, n) in [
+            ("/fib/5", 5),
+            ("/fib/05", 5),
+            ("/fib/+5", 5),
+            ("/fib/%35", 5),
+            ("/fib/%2B5", 5),
+            ("/fib/%2b%30%35", 5),
+            ("/fib/93", 93),
+            ("/fib/0", 0),
+        ] {
+            assert_eq!(index(path, 93).unwrap().get(), n, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_that_are_not() {
+        for path in [
+            "/fib/",
+            "/fib/abc",
+            "/fib/-1",
+            "/fib/5.0",
+            "/fib/1e3",
+            "/fib/94",
+            "/fib/%00",
+            "/fib/%",
+            "/fib/%3",
+            "/fib/%+5",
+            "/fib/%zz",
+            "/fib/%FF",
+            "/fib/%2F5",
+            "/fib/%20",
+            "/fib/５",
+            "/fib/%EF%BC%95",
+        ] {
+            assert!(matches!(index(path, 93), Err(ApiError::InvalidValue { .. })), "{path}");
+        }
+    }
+}

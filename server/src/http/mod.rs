@@ -1,0 +1,86 @@
+//! What the server says over HTTP.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /fib/{n}` | 200 `{"result":55}`; 400 `invalid value`; 503 `timed out` with `Retry-After` |
+//! | `GET /healthz` | 200 for as long as the process works; never asks the plugin |
+//! | `GET /readyz` | 200 once the first start of the plugin has ended, either way; 503 before that and while draining |
+//! | `GET /readyz?verbose` | the same, with the state of the plugin |
+//! | `GET /version` | name and version |
+//! | anything else | 404, or 405 with `Allow` |
+//!
+//! Each body is JSON and ends with a newline, each answer has an `x-request-id`, and HEAD is GET without the body.
+//! Only what hyper refuses before there is a request is answered without a body: 400 for a head that is not HTTP,
+//! 414 and 431 for one that is too large.
+
+mod access_log;
+mod cache_status;
+mod error;
+mod fib;
+mod request_id;
+mod serve;
+mod status;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderValue, StatusCode, header};
+use tokio::sync::watch;
+
+pub use self::{
+    error::ApiError,
+    serve::{Drained, serve},
+};
+use crate::{
+    cache::{Cache, PluginStatus},
+    compute::{Flights, Refill},
+};
+
+/// What requests need.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The largest n that is answered.
+    pub max_n: u8,
+    /// Asked first.
+    pub cache: Cache,
+    /// Asked then.
+    pub flights: Arc<Flights<Refill>>,
+    /// For `/readyz`; `None` if the server has no plugin.
+    pub plugin: Option<Plugin>,
+    /// True from the first signal on.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// The plugin as `/readyz` shows it.
+#[derive(Clone, Debug)]
+pub struct Plugin {
+    /// Name for people.
+    pub name: String,
+    /// Where its state is published.
+    pub status: watch::Receiver<PluginStatus>,
+}
+
+/// The routes. To be served by [`serve()`], which adds request ids and the access log.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/fib/", get(fib::fib))
+        .route("/fib/{n}", get(fib::fib))
+        .route("/healthz", get(status::healthz))
+        .route("/readyz", get(status::readyz))
+        .route("/version", get(status::version))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .with_state(app)
+}
+
+/// A JSON answer; `body` is one value without the newline.
+fn json(status: StatusCode, mut body: String) -> Response {
+    body.push('\n');
+    (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");

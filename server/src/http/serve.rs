@@ -1,0 +1,159 @@
+//! Connections: who may open one, how long it lives, and how all of them end.
+//!
+//! The loop is our own because `axum::serve` gives hyper no timer, without which hyper's limit on the time for a
+//! request's head does nothing. What bounds a connection at each moment:
+//!
+//! | moment | bound |
+//! |---|---|
+//! | before and within the head of a request, and idle between two requests | `header_timeout` (hyper starts it anew when it begins to wait for a head) |
+//! | size of the head | `MAX_HEAD_BYTES`, `MAX_HEADERS`: 431 |
+//! | body of a request | none is read; see `access_log::handle` |
+//! | the answer is being made | `compute_timeout` and the timeout of the cache |
+//! | the client does not take the answer | `write_timeout` |
+//! | the server is to stop | `drain_timeout` |
+//!
+//! A client that closes its sending half counts as gone, and its request is dropped: TCP cannot tell the two apart.
+
+use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time,
+};
+use tokio_io_timeout::TimeoutWriter;
+use tracing::{debug, error, warn};
+
+use super::access_log::handle;
+use crate::config::HttpConfig;
+
+/// Largest head of a request, and with it the buffer of a connection. Proxies and browsers stay below 8 KiB; the
+/// longest sensible path of ours has 20 bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Most header lines of a request; hyper's default, stated because more of them are answered with 431.
+const MAX_HEADERS: usize = 100;
+
+/// Pause after the operating system has refused a connection for want of something, file descriptors mostly. It
+/// does so again at once until some connection ends, and the listen queue keeps those who come meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// How the draining ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Each request that was there has been answered.
+    Completely,
+    /// Time ran out, and connections were closed with a request in flight.
+    Cut {
+        /// How many.
+        connections: usize,
+    },
+}
+
+/// Serves `router` on `listener` until `shutdown`; then refuses new connections, lets those that are there finish
+/// the request they are at, and closes the rest when `drain_timeout` is over. Dropping the future closes all at once.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    config: &HttpConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Drained {
+    let server = Server::new(router, config);
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => report(ended),
+            stream = accept(&listener), if connections.len() < config.max_connections.get() => {
+                connections.spawn(server.clone().connection(stream, graceful.watcher()));
+            }
+        }
+    }
+    drop(listener);
+    match time::timeout(config.drain_timeout, graceful.shutdown()).await {
+        Ok(()) => Drained::Completely,
+        Err(_) => Drained::Cut { connections: cut(connections).await },
+    }
+}
+
+/// Closes what is left, and says how many that were.
+async fn cut(mut connections: JoinSet<()>) -> usize {
+    while connections.try_join_next().is_some() {}
+    let left = connections.len();
+    connections.shutdown().await;
+    left
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        error!(%error, "a connection's task has failed");
+    }
+}
+
+/// The next connection. Trouble of a single one is passed over, trouble of ours is waited out.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) if is_of_one_connection(&error) => {
+                debug!(%error, "a connection ended before it was accepted")
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept connections, trying again soon");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// What connections share.
+#[derive(Clone)]
+struct Server {
+    router: Router,
+    http: Arc<http1::Builder>,
+    write_timeout: Duration,
+}
+
+impl Server {
+    fn new(router: Router, config: &HttpConfig) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(config.header_timeout)
+            .max_header_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD_BYTES);
+        Self { router, http: Arc::new(http), write_timeout: config.write_timeout }
+    }
+
+    /// One connection from its first byte to its last.
+    async fn connection(self, stream: TcpStream, watcher: Watcher) {
+        // Answers are one small write each: waiting to fill a packet would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(self.write_timeout));
+        let service = service_fn(|request| {
+            let response = handle(self.router.clone(), request);
+            async { Ok::<_, Infallible>(response.await) }
+        });
+        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+        if let Err(error) = watcher.watch(connection).await {
+            debug!(%error, "connection ended");
+        }
+    }
+}

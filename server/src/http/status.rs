@@ -1,0 +1,117 @@
+//! `/healthz`, `/readyz` and `/version`: for those who run the server.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, Uri};
+use serde_json::{Value, json};
+
+use super::{App, Plugin};
+use crate::cache::{Cache, PluginState, Stats, StatsAnswer};
+
+pub(super) async fn healthz() -> Response {
+    super::json(StatusCode::OK, r#"{"status":"ok"}"#.into())
+}
+
+pub(super) async fn version() -> Response {
+    let body = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
+    super::json(StatusCode::OK, body.to_string())
+}
+
+pub(super) async fn readyz(State(app): State<App>, uri: Uri) -> Response {
+    let readiness = Readiness::of(&app);
+    let mut body = json!({ "status": readiness.as_str() });
+    if is_verbose(&uri) {
+        body["plugin"] = match &app.plugin {
+            Some(plugin) => describe(plugin, &app.cache).await,
+            None => Value::Null,
+        };
+    }
+    super::json(readiness.status(), body.to_string()).into_response()
+}
+
+/// An optional plugin that is down does not make the server less ready: it answers all the same.
+enum Readiness {
+    Ready,
+    Starting,
+    Draining,
+}
+
+impl Readiness {
+    fn of(app: &App) -> Self {
+        if *app.draining.borrow() {
+            return Self::Draining;
+        }
+        match &app.plugin {
+            Some(plugin) if plugin.status.borrow().is_first_start() => Self::Starting,
+            _ => Self::Ready,
+        }
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ready => "ok",
+            Self::Starting => "starting",
+            Self::Draining => "draining",
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Ready => StatusCode::OK,
+            Self::Starting | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+fn is_verbose(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    query.split('&').any(|pair| pair.split('=').next() == Some("verbose"))
+}
+
+async fn describe(plugin: &Plugin, cache: &Cache) -> Value {
+    let stats = match cache {
+        Cache::Remote(remote) => show_stats(remote.stats().await),
+        Cache::NoOp => Value::Null,
+    };
+    let status = plugin.status.borrow();
+    let (state, pid) = match &status.state {
+        PluginState::Starting { .. } => ("starting", None),
+        PluginState::Serving { pid, .. } => ("serving", Some(*pid)),
+        PluginState::Down { .. } => ("down", None),
+        PluginState::Stopped => ("stopped", None),
+    };
+    json!({
+        "name": plugin.name,
+        "state": state,
+        "pid": pid,
+        "restarts": status.restarts,
+        "last_error": status.last_error.as_deref(),
+        "stats": stats,
+    })
+}
+
+fn show_stats(answer: StatsAnswer) -> Value {
+    match answer {
+        StatsAnswer::Stats(Stats {
+            entries,
+            bytes,
+            capacity_bytes,
+            hits,
+            misses,
+            evictions,
+            expirations,
+        }) => json!({
+            "entries": entries,
+            "bytes": bytes,
+            "capacity_bytes": capacity_bytes,
+            "hits": hits,
+            "misses": misses,
+            "evictions": evictions,
+            "expirations": expirations,
+        }),
+        StatsAnswer::Unsupported => "unsupported".into(),
+        StatsAnswer::Unavailable(_) => Value::Null,
+    }
+}

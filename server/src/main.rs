@@ -1,0 +1,150 @@
+//! `fib-server`: arguments, logging, run time, signals, exit codes.
+//!
+//! Exit codes: 0 stopped as asked, 1 cannot listen, 2 bad configuration, 130 and 143 stopped at once by a second
+//! SIGINT or SIGTERM.
+
+use std::{env, error::Error, io, process::ExitCode, time::Duration};
+
+use fib_server::{BindError, Config, Service, compute::Pool, config::ConfigError, logging};
+use plugin_sdk::one_line;
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tracing::{error, warn};
+
+/// Exit code for a bad configuration; what clap uses.
+const USAGE: u8 = 2;
+
+/// Threads for blocking work other than calculations: the standard library's name resolution, and room to spare.
+const SPARE_BLOCKING_THREADS: usize = 8;
+
+/// Time for threads to end once everything has been told to stop. Calculations take a millisecond.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
+
+/// Time for the kernel to remove plugins that got SIGKILL. It takes milliseconds, unless a file system hangs.
+const PLUGIN_REAP: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let config = match Config::parse(env::args_os()) {
+        Ok(config) => config,
+        Err(ConfigError::Usage(asked)) if !asked.use_stderr() => {
+            // Help or version. If stdout is closed there is nobody to tell.
+            let _ = asked.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return refuse(&error),
+    };
+    if let Err(error) = logging::init(&config.log) {
+        return refuse(&error);
+    }
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let runtime = match runtime(&config) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "cannot start the run time");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(run(config));
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    // A plugin that was not stopped in order, for want of time, was told to die when its handle was dropped.
+    let left = plugin_sdk::host::kill_all(PLUGIN_REAP);
+    if left > 0 {
+        warn!(left, "plugin processes do not end");
+    }
+    match outcome {
+        Ok(Stopped::Gently) => ExitCode::SUCCESS,
+        Ok(Stopped::AtOnce(signal)) => ExitCode::from(signal.exit_code()),
+        Err(error) => {
+            error!(reason = %one_line(&error), "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line, before there is a log.
+#[allow(clippy::print_stderr)]
+fn refuse(error: &(dyn Error + 'static)) -> ExitCode {
+    eprintln!("fib-server: {}", one_line(error));
+    ExitCode::from(USAGE)
+}
+
+fn runtime(config: &Config) -> io::Result<Runtime> {
+    let threads = Pool::max_threads(config.compute.threads) + SPARE_BLOCKING_THREADS;
+    Builder::new_multi_thread().enable_all().max_blocking_threads(threads).build()
+}
+
+enum Stopped {
+    Gently,
+    AtOnce(Stop),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("cannot listen for signals")]
+    Signals(#[from] io::Error),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+async fn run(config: Config) -> Result<Stopped, StartError> {
+    let mut signals = Signals::new()?;
+    let service = Service::bind(config).await?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let at_once = async {
+        signals.next().await;
+        // Fails only if the service has ended by itself.
+        let _ = stop.send(());
+        signals.next().await
+    };
+    let gently = service.run(async {
+        // An error means that nobody will stop us, which cannot be: the other end is in the other branch.
+        let _ = stopped.await;
+    });
+    tokio::select! {
+        biased;
+        () = gently => Ok(Stopped::Gently),
+        signal = at_once => {
+            warn!(?signal, "second signal, stopping at once");
+            Ok(Stopped::AtOnce(signal))
+        }
+    }
+}
+
+/// The signals that stop the server.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    Interrupt,
+    Terminate,
+}
+
+impl Stop {
+    /// As a shell shows a process that a signal has ended: 128 and its number.
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
+        }
+    }
+}

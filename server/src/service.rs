@@ -1,0 +1,125 @@
+//! All parts put together: `Config` -> bind -> run.
+
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::{net::TcpListener, sync::watch};
+use tracing::{info, warn};
+
+use crate::{
+    cache::{Cache, Keeper, RemoteCache},
+    compute::{Flights, Pool, Refill},
+    config::{CacheConfig, Config, HttpConfig},
+    http::{self, App, Drained, Plugin},
+    port_file::PortFile,
+};
+
+/// A server that listens, and does not answer yet.
+#[derive(Debug)]
+pub struct Service {
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    _port_file: Option<PortFile>,
+}
+
+/// Why the server cannot listen. The operator's move.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The address is not ours to take.
+    #[error("cannot listen on {host}, port {port}")]
+    Listen {
+        /// As configured.
+        host: String,
+        /// As configured.
+        port: u16,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file for the address cannot be written.
+    #[error("--port-file: cannot write {}", path.display())]
+    PortFile {
+        /// As configured.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Service {
+    /// Takes the address and tells it to the port file. Starts nothing else.
+    pub async fn bind(config: Config) -> Result<Self, BindError> {
+        let (listener, address) = listen(&config.http).await.map_err(|source| {
+            let (host, port) = (config.http.host.clone(), config.http.port);
+            BindError::Listen { host, port, source }
+        })?;
+        let _port_file = match &config.http.port_file {
+            Some(path) => Some(
+                PortFile::write(path, address)
+                    .map_err(|source| BindError::PortFile { path: path.clone(), source })?,
+            ),
+            None => None,
+        };
+        Ok(Self { config, listener, address, _port_file })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, then drains and stops the plugin. Dropping the future stops everything at once: the
+    /// plugin is killed.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Config { http: http_config, compute, cache: cache_config, .. } = self.config;
+        let Backend { keeper, cache, plugin } = Backend::start(cache_config);
+        let flights =
+            Arc::new(Flights::new(Refill::new(Pool::new(&compute), cache.clone()), compute.timeout));
+        let (drain, draining) = watch::channel(false);
+        let app = App { max_n: compute.max_n, cache, flights: flights.clone(), plugin, draining };
+        info!(address = %self.address, "listening");
+
+        let shutdown = async {
+            shutdown.await;
+            info!(timeout = ?http_config.drain_timeout, "draining");
+            drain.send_replace(true);
+        };
+        let drained = http::serve(self.listener, http::router(app), &http_config, shutdown).await;
+        if let Drained::Cut { connections } = drained {
+            warn!(connections, "drain timeout over, connections cut");
+        }
+        // Nobody waits for a number any more; what is left is to store those that were just calculated.
+        flights.finish().await;
+        if let Some(keeper) = keeper {
+            keeper.shutdown().await;
+        }
+        info!("stopped");
+    }
+}
+
+async fn listen(config: &HttpConfig) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind((config.host.as_str(), config.port)).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// The cache, and who keeps it alive.
+struct Backend {
+    keeper: Option<Keeper>,
+    cache: Cache,
+    plugin: Option<Plugin>,
+}
+
+impl Backend {
+    fn start(config: Option<CacheConfig>) -> Self {
+        let Some(config) = config else {
+            warn!("no cache plugin configured, using the no-op cache");
+            return Self { keeper: None, cache: Cache::NoOp, plugin: None };
+        };
+        info!(plugin = config.name, path = %config.path.display(), "starting the cache plugin");
+        let keeper = Keeper::start(&config.name, config.launch.clone());
+        let cache = Cache::Remote(RemoteCache::new(keeper.status(), &config));
+        let plugin = Plugin { name: config.name, status: keeper.status() };
+        Self { keeper: Some(keeper), cache, plugin: Some(plugin) }
+    }
+}
