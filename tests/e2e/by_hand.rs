@@ -1,0 +1,62 @@
+//! People start these programs too: a plugin without a host, a server with the flags they know.
+
+use e2e::{Server, binary, run};
+
+#[test]
+fn plugin_started_by_hand_explains_itself() {
+    let output = run::<&str>(binary("fib-cache-memory"), []);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(output.stdout.is_empty(), "stdout is for the handshake");
+    assert!(stderr.contains("plugin"), "{stderr}");
+    assert!(!stderr.contains("{\""), "text for people, not a log line: {stderr}");
+}
+
+#[test]
+fn plugin_has_help_and_version() {
+    for flag in ["--help", "--version"] {
+        let output = run(binary("fib-cache-memory"), [flag]);
+        assert_eq!(output.status.code(), Some(0), "{flag}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("fib-cache-memory"), "{flag}");
+        assert!(output.stderr.is_empty(), "{flag}");
+    }
+}
+
+#[test]
+fn server_has_help_and_version() {
+    let help = run(binary("fib-server"), ["--help"]);
+    let text = String::from_utf8_lossy(&help.stdout);
+    assert_eq!(help.status.code(), Some(0));
+    for flag in ["--port", "--cache-plugin-path", "--cache-expiration", "FIB_PORT"] {
+        assert!(text.contains(flag), "{flag} is missing in:\n{text}");
+    }
+    assert_eq!(run(binary("fib-server"), ["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn unknown_flag_is_a_usage_error() {
+    let output = run(binary("fib-server"), ["--prot=0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--port"), "the nearest name is offered");
+}
+
+#[test]
+fn flags_of_the_go_server_still_work() {
+    let plugin = format!("-cache-plugin-path={}", binary("fib-cache-memory").display());
+    let server = Server::start_with_all_flags([
+        "-port=0",
+        "-log-level=debug",
+        "-cache-expiration=15s",
+        plugin.as_str(),
+    ]);
+    server.fib(10);
+    let hit = server.wait_for_hit(10);
+    let ttl = hit.cache_status().rsplit_once("ttl=").and_then(|(_, seconds)| seconds.parse::<u64>().ok());
+    assert!(ttl.is_some_and(|seconds| seconds <= 15), "{}", hit.cache_status());
+}
+
+#[test]
+fn flags_of_the_go_server_may_have_their_value_apart() {
+    let server = Server::start_with_all_flags(["-port", "0", "-log-level", "debug"]);
+    assert_eq!(server.fib(7).text(), "{\"result\":13}\n");
+}

@@ -1,0 +1,93 @@
+//! A plugin that fails while it serves changes latency and the `Cache-Status` header, never an answer.
+
+use std::time::{Duration, Instant};
+
+use e2e::load::Load;
+use e2e::process;
+use e2e::wait::wait_until;
+use e2e::{Server, rogue};
+use rustix::process::Signal;
+
+#[test]
+fn killed_plugin_under_load_costs_no_answer() {
+    let server = Server::start_with_plugin(["--cache-plugin-path=memory"]);
+    let load = Load::start(server.address(), 4);
+    for _ in 0..3 {
+        let pid = server.plugin_pid();
+        let before = load.answered();
+        wait_until("answers with the plugin", || load.answered() > before + 20);
+        process::signal(pid, Signal::KILL);
+        server.wait_for_plugin_after(pid);
+    }
+    assert_eq!(load.stop(), Vec::<String>::new());
+    server.wait_for_hit(25);
+}
+
+#[test]
+fn plugin_that_dies_again_and_again_costs_no_answer() {
+    let server = Server::start_with_plugin(rogue("die-after=5"));
+    let load = Load::start(server.address(), 2);
+    wait_until("two restarts", || server.plugin()["restarts"].as_u64() >= Some(2));
+    assert_eq!(load.stop(), Vec::<String>::new());
+    let reason = server.log().find(|line| line.to_string().contains("exit status 9"));
+    assert!(reason.is_some(), "the log says how the plugin ended");
+}
+
+#[test]
+fn stopped_plugin_costs_no_answer_and_may_go_on() {
+    let server = Server::start_with_plugin(["--cache-plugin-path=memory"]);
+    server.wait_for_hit(13);
+    process::signal(server.plugin_pid(), Signal::STOP);
+    assert_eq!(server.fib(13).text(), "{\"result\":233}\n");
+    process::signal(server.plugin_pid(), Signal::CONT);
+    server.wait_for_hit(13);
+}
+
+#[test]
+fn answer_does_not_wait_for_a_slow_plugin() {
+    let mut args = rogue("slow=60000");
+    args.push("--cache-timeout=50ms".to_owned());
+    let server = Server::start_with_plugin(args);
+    let asked = Instant::now();
+    let response = server.fib(14);
+    assert_eq!(response.text(), "{\"result\":377}\n");
+    assert_eq!(response.cache_status(), "fib; fwd=bypass; detail=timeout");
+    assert!(asked.elapsed() < Duration::from_secs(30), "the plugin takes a minute, the answer must not");
+}
+
+#[test]
+fn error_of_the_plugin_is_not_the_callers() {
+    let server = Server::start_with_plugin(rogue("error-on-get"));
+    let response = server.fib(14);
+    assert_eq!(response.text(), "{\"result\":377}\n");
+    assert_eq!(response.cache_status(), "fib; fwd=bypass; detail=unavailable");
+}
+
+#[test]
+fn death_is_seen_though_a_grandchild_holds_the_pipes() {
+    let server = Server::start_with_plugin(rogue("fork-grandchild"));
+    let first = server.plugin_pid();
+    let grandchild = process::children_of(first);
+    assert_eq!(grandchild.len(), 1);
+    process::signal(first, Signal::KILL);
+    server.wait_for_plugin_after(first);
+    server.wait_for_hit(16);
+    wait_until("the grandchild to be killed too", || !process::is_running(grandchild[0]));
+}
+
+#[test]
+fn flood_on_stderr_does_not_stop_the_service() {
+    keeps_serving("flood-stderr");
+}
+
+#[test]
+fn flood_on_stdout_does_not_stop_the_service() {
+    keeps_serving("flood-stdout");
+}
+
+fn keeps_serving(mode: &str) {
+    let server = Server::start_with_plugin(rogue(mode));
+    let pid = server.plugin_pid();
+    server.wait_for_hit(17);
+    assert_eq!(server.plugin_pid(), pid, "the plugin has not been restarted");
+}

@@ -1,0 +1,132 @@
+//! A server that is told to stop finishes what it has begun, and leaves no process and no file.
+
+use std::path::PathBuf;
+use std::thread;
+
+use e2e::wait::wait_until;
+use e2e::{Server, http, process, rogue};
+use rustix::process::Signal;
+
+const MEMORY: &str = "--cache-plugin-path=memory";
+
+#[test]
+fn sigterm_leaves_no_process_and_no_file() {
+    let mut server = Server::start_with_plugin([MEMORY]);
+    server.wait_for_hit(10);
+    assert_eq!(server.processes().len(), 2, "server and plugin");
+    assert!(!server.files().is_empty(), "the socket is in the server's directory for temporary files");
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn sigint_to_the_whole_group_leaves_no_process_and_no_file() {
+    let mut server = Server::start_with_plugin([MEMORY]);
+    process::signal_group(server.pid(), Signal::INT);
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn sigint_to_server_and_plugin_leaves_no_process_and_no_file() {
+    let mut server = Server::start_with_plugin([MEMORY]);
+    for pid in server.processes() {
+        process::signal(pid, Signal::INT);
+    }
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn server_without_a_plugin_ends_too() {
+    let mut server = Server::start::<&str>([]);
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn plugin_that_ignores_sigterm_is_killed() {
+    let mut server = Server::start_with_plugin(rogue("ignore-term"));
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn stopped_plugin_is_killed() {
+    let mut server = Server::start_with_plugin([MEMORY]);
+    process::signal(server.plugin_pid(), Signal::STOP);
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn grandchildren_of_the_server_are_killed() {
+    let mut server = Server::start_with_plugin(rogue("fork-grandchild"));
+    wait_until("server, plugin and grandchild", || server.processes().len() == 3);
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn server_ends_while_its_plugin_is_starting() {
+    let mut args = rogue("silent");
+    args.extend(["--plugin-start-timeout=10m", "--port=0"].map(str::to_owned));
+    let mut server = Server::launch(args);
+    wait_until("the plugin process", || server.processes().len() == 2);
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn request_in_flight_is_answered() {
+    let mut server = Server::start_with_plugin([MEMORY]);
+    let address = server.address();
+    let caller = thread::spawn(move || http::send(address, "GET", "/fib/40"));
+    server.wait_until_calculating();
+    server.signal(Signal::TERM);
+    let response = caller.join().expect("the caller does not panic").expect("the caller is answered");
+    assert_eq!(response.text(), "{\"result\":102334155}\n");
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn drain_timeout_bounds_the_wait() {
+    let mut server = Server::start_with_plugin([MEMORY, "--compute-timeout=10m", "--drain-timeout=100ms"]);
+    let address = server.address();
+    let caller = thread::spawn(move || http::send(address, "GET", "/fib/93"));
+    server.wait_until_calculating();
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+    drop(caller.join());
+}
+
+#[test]
+fn second_signal_ends_the_server_at_once() {
+    let mut server = Server::start_with_plugin([MEMORY, "--compute-timeout=10m", "--drain-timeout=10m"]);
+    let address = server.address();
+    let caller = thread::spawn(move || http::send(address, "GET", "/fib/93"));
+    server.wait_until_calculating();
+    server.signal(Signal::TERM);
+    wait_until("the server to refuse connections", || http::connect(address).is_err());
+    assert!(!server.has_ended(), "the first signal lets the request go on");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_for_exit().code(), Some(143));
+    wait_until("no process to be left", || server.processes().is_empty());
+    assert_eq!(server.files(), Vec::<PathBuf>::new());
+    drop(caller.join());
+}
+
+#[test]
+fn plugin_does_not_outlive_a_killed_server() {
+    let mut server = Server::start_with_plugin([MEMORY]);
+    server.signal(Signal::KILL);
+    server.wait_for_exit();
+    wait_until("the plugin to end", || server.processes().is_empty());
+}
+
+/// The server ends with exit status 0; when it has ended, nothing is left.
+#[track_caller]
+fn ends_without_a_trace(server: &mut Server) {
+    let status = server.wait_for_exit();
+    assert_eq!(server.processes(), Vec::<u32>::new());
+    assert_eq!(server.files(), Vec::<PathBuf>::new());
+    assert_eq!(status.code(), Some(0), "{status}");
+}

@@ -1,0 +1,148 @@
+//! A plugin that does not start: a mistake in the configuration ends the server with exit status 2; any other is
+//! logged with its true cause, and the server works without a cache.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use e2e::wait::wait_for;
+use e2e::{Server, binary, rogue, run};
+
+#[test]
+fn missing_file_is_a_usage_error() {
+    refuses(Path::new("/nonexistent/fib-cache-memory"), &["/nonexistent/fib-cache-memory", "no such file"]);
+}
+
+#[test]
+fn unknown_name_is_a_usage_error() {
+    refuses(Path::new("nonesuch"), &["fib-cache-nonesuch"]);
+}
+
+#[test]
+fn file_that_is_not_executable_is_a_usage_error() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().join("plugin");
+    fs::copy(binary("rogue-plugin"), &path).expect("a file can be copied");
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("its mode can be set");
+    refuses(&path, &["not executable"]);
+}
+
+#[test]
+fn program_for_another_machine_is_a_usage_error() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let (machine, name) = if cfg!(target_arch = "aarch64") { (62, "x86_64") } else { (183, "aarch64") };
+    refuses(&executable(directory.path(), &elf_header(machine)), &[name, std::env::consts::ARCH]);
+}
+
+#[test]
+fn text_without_an_interpreter_is_a_usage_error() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    refuses(
+        &executable(directory.path(), b"echo hello\n"),
+        &["neither an executable nor a script", "echo hello"],
+    );
+}
+
+#[test]
+fn script_whose_interpreter_is_missing_is_a_usage_error() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    refuses(&executable(directory.path(), b"#!/nonexistent/python\n"), &["interpreter /nonexistent/python"]);
+}
+
+#[test]
+fn empty_file_is_a_usage_error() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    refuses(&executable(directory.path(), b""), &["empty"]);
+}
+
+#[test]
+fn directory_is_a_usage_error() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    refuses(directory.path(), &["directory"]);
+}
+
+/// The server does not start: exit status 2, and one line that names the flag and has all these words.
+#[track_caller]
+fn refuses(path: &Path, words: &[&str]) {
+    let flag = format!("--cache-plugin-path={}", path.display());
+    let output = run(binary("fib-server"), ["--port=0", &flag]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(output.stdout.is_empty());
+    for word in ["--cache-plugin-path"].iter().chain(words) {
+        assert!(stderr.contains(word), "{word:?} is missing in: {stderr}");
+    }
+}
+
+/// An executable file with this content.
+fn executable(directory: &Path, content: &[u8]) -> PathBuf {
+    let path = directory.join("plugin");
+    fs::write(&path, content).expect("a file can be written");
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("its mode can be set");
+    path
+}
+
+/// The header of a 64-bit little-endian ELF executable for `machine`, and no program behind it.
+fn elf_header(machine: u16) -> [u8; 64] {
+    let mut header = [0; 64];
+    header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    header[16..18].copy_from_slice(&2u16.to_le_bytes());
+    header[18..20].copy_from_slice(&machine.to_le_bytes());
+    header[20..24].copy_from_slice(&1u32.to_le_bytes());
+    header[52..54].copy_from_slice(&64u16.to_le_bytes());
+    header
+}
+
+/// Each test: the mode of the plugin, and what the warning must say for somebody to know what to mend.
+macro_rules! degrades {
+    ($($name:ident: $mode:literal, [$($word:literal),+];)+) => {
+        $(
+            #[test]
+            fn $name() {
+                serves_without_a_cache($mode, &[$($word),+]);
+            }
+        )+
+    };
+}
+
+degrades! {
+    exit_before_the_handshake: "exit-before-handshake=3", ["exit status 3", "the cache directory is not mounted"];
+    rubbish_instead_of_a_handshake: "rubbish", ["hello I am not a plugin"];
+    log_lines_before_the_handshake: "two-lines-of-log-first", ["INFO starting up"];
+    empty_line: "empty-line", ["not a handshake"];
+    seventy_kilobytes_in_one_line: "junk-70k", ["longer than"];
+    line_that_is_not_utf8: "bad-utf8", ["UTF-8"];
+    stdout_closed_without_a_line: "close-stdout", ["stdout"];
+    nothing_printed: "silent", ["1s"];
+    half_a_line: "half-line", ["1|1|unix|/tmp/plu", "1s"];
+    net_rpc: "netrpc", ["net/rpc"];
+    other_core_version: "core-version=2", ["2", "core"];
+    other_app_version: "app-version=9", ["9", "1"];
+    unknown_network: "network=udp", ["udp"];
+    certificate_that_nobody_asked_for: "unasked-cert", ["certificate"];
+    death_after_the_handshake: "crash-after-handshake", ["exit status 7", "the index is damaged"];
+    socket_that_nobody_listens_on: "no-listen", ["rogue-", ".sock"];
+    socket_that_never_answers: "deaf", ["1s"];
+    health_not_serving: "not-serving", ["NOT_SERVING"];
+}
+
+#[track_caller]
+fn serves_without_a_cache(mode: &str, words: &[&str]) {
+    // Where the start timeout decides it should be short; elsewhere it must not decide on a slow machine.
+    let waits = ["silent", "half-line", "deaf"].contains(&mode);
+    let mut args = rogue(mode);
+    args.push(format!("--plugin-start-timeout={}", if waits { "1s" } else { "20s" }));
+    let server = Server::start(args);
+
+    let response = server.fib(10);
+    assert_eq!(response.text(), "{\"result\":55}\n");
+    assert!(response.cache_status().starts_with("fib; fwd=bypass"), "{}", response.cache_status());
+
+    let warning = wait_for("a warning", || server.log().find(|line| line.level() == "WARN")).to_string();
+    for word in words {
+        assert!(warning.contains(word), "{word:?} is missing in: {warning}");
+    }
+    assert_ne!(server.plugin_state(), "serving");
+    assert_eq!(server.get("/readyz").status, 200, "a cache is optional");
+}

@@ -1,0 +1,97 @@
+//! A plugin that does whatever a test asks it to.
+
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use plugin_sdk::plugin::{Context, PluginBuilder};
+use sample_plugin::sample_server::{Sample, SampleServer};
+use tokio_stream::{Stream, StreamExt};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+fn main() -> ExitCode {
+    let services = |context: &Context| Routes::new(SampleServer::new(Service::new(context)));
+    PluginBuilder::new(sample_plugin::cookie())
+        .version(1, services)
+        .version(2, services)
+        .version(3, services)
+        .run()
+}
+
+struct Service {
+    version: u32,
+    cancelled: Arc<AtomicU32>,
+}
+
+impl Service {
+    fn new(context: &Context) -> Self {
+        Self { version: context.app_version().get(), cancelled: Arc::default() }
+    }
+}
+
+#[tonic::async_trait]
+impl Sample for Service {
+    async fn echo(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Status> {
+        Ok(Response::new(request.into_inner()))
+    }
+
+    type ChatStream = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
+
+    async fn chat(&self, request: Request<Streaming<String>>) -> Result<Response<Self::ChatStream>, Status> {
+        Ok(Response::new(Box::pin(request.into_inner().map(|text| text))))
+    }
+
+    async fn who(&self, _request: Request<()>) -> Result<Response<String>, Status> {
+        Ok(Response::new(format!("rust {}", self.version)))
+    }
+
+    async fn env(&self, request: Request<String>) -> Result<Response<String>, Status> {
+        let value = std::env::var(request.get_ref());
+        value.map(Response::new).map_err(|_| Status::not_found("not set"))
+    }
+
+    #[expect(clippy::print_stdout, reason = "this is what the capture of stdout is for")]
+    async fn print(&self, request: Request<String>) -> Result<Response<()>, Status> {
+        println!("{}", request.get_ref());
+        Ok(Response::new(()))
+    }
+
+    async fn log(&self, request: Request<String>) -> Result<Response<()>, Status> {
+        tracing::warn!(answer = 42, "{}", request.get_ref());
+        Ok(Response::new(()))
+    }
+
+    async fn hang(&self, _request: Request<()>) -> Result<Response<()>, Status> {
+        let _count = CountOnDrop(Arc::clone(&self.cancelled));
+        std::future::pending().await
+    }
+
+    async fn cancelled(&self, _request: Request<()>) -> Result<Response<u32>, Status> {
+        Ok(Response::new(self.cancelled.load(Ordering::SeqCst)))
+    }
+
+    async fn die(&self, request: Request<String>) -> Result<Response<()>, Status> {
+        match request.get_ref().split_once(' ').unwrap_or((request.get_ref(), "")) {
+            ("exit", code) => std::process::exit(code.parse().unwrap_or(1)),
+            ("panic", text) => panic!("{text}"),
+            ("abort", _) => std::process::abort(),
+            ("stop", _) => {
+                let stopped =
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+                stopped.map(Response::new).map_err(|error| Status::internal(error.to_string()))
+            }
+            (other, _) => Err(Status::invalid_argument(format!("cannot die by {other:?}"))),
+        }
+    }
+}
+
+/// Counts a call that was dropped before its end, which is how tonic tells of a cancelled one.
+struct CountOnDrop(Arc<AtomicU32>);
+
+impl Drop for CountOnDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}

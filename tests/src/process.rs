@@ -1,0 +1,75 @@
+//! Processes seen from outside, through `/proc`.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::wait::wait_for;
+
+/// Sends `signal` to one process. That it is gone already is no error.
+pub fn signal(pid: u32, signal: Signal) {
+    let _gone_already = kill_process(as_pid(pid), signal);
+}
+
+/// Sends `signal` to a process group, as a terminal does. That it is gone already is no error.
+pub fn signal_group(leader: u32, signal: Signal) {
+    let _gone_already = kill_process_group(as_pid(leader), signal);
+}
+
+/// Waits until `child` has ended. `what` completes "waited in vain for ...".
+#[track_caller]
+pub fn wait_for_exit(child: &mut Child, what: &str) -> ExitStatus {
+    wait_for(what, || child.try_wait().expect("a child can be waited for"))
+}
+
+/// Running processes with `marker` in their environment. Zombies have none, so they are not among them.
+pub fn marked_with(marker: &str) -> Vec<u32> {
+    all().into_iter().filter(|pid| read(*pid, "environ").contains(marker)).collect()
+}
+
+/// Children of `parent`, zombies among them.
+pub fn children_of(parent: u32) -> Vec<u32> {
+    all().into_iter().filter(|pid| stat(*pid, PARENT) == Some(u64::from(parent))).collect()
+}
+
+/// The command line, its arguments separated by spaces; empty if there is no such process.
+pub fn command_line(pid: u32) -> String {
+    read(pid, "cmdline").replace('\0', " ")
+}
+
+/// Whether there is such a process and it has not ended.
+pub fn is_running(pid: u32) -> bool {
+    !command_line(pid).is_empty()
+}
+
+/// Processor time used so far by all threads, in ticks of 10 ms; `None` if there is no such process.
+pub fn cpu_ticks(pid: u32) -> Option<u64> {
+    Some(stat(pid, USER_TIME)? + stat(pid, SYSTEM_TIME)?)
+}
+
+/// Fields of `/proc/PID/stat`, counted from the one after the name in parentheses.
+const PARENT: usize = 1;
+const USER_TIME: usize = 11;
+const SYSTEM_TIME: usize = 12;
+
+fn stat(pid: u32, field: usize) -> Option<u64> {
+    // A program may put any character into its name, so the last parenthesis is the one that ends it.
+    read(pid, "stat").rsplit_once(')')?.1.split_whitespace().nth(field)?.parse().ok()
+}
+
+fn all() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A process may end at any moment, so that what cannot be read is empty.
+fn read(pid: u32, file: &str) -> String {
+    let bytes = fs::read(Path::new("/proc").join(pid.to_string()).join(file)).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn as_pid(pid: u32) -> Pid {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).expect("process ids are positive")
+}
