@@ -37,3 +37,5 @@ pub use handshake::{
     PluginAddress, PortRange,
 };
 pub use report::one_line;
+pub use services::{Broker, BrokerError, BrokeredServer};
+pub use transport::{ListenError, TlsConfig, TlsError};

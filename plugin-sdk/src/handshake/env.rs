@@ -60,17 +60,32 @@ pub(crate) struct Offer {
     pub(crate) ports: PortRange,
     /// Directory for the plugin's sockets, owned by the host.
     pub(crate) socket_dir: PathBuf,
+    /// Name or number of the group that may connect.
+    pub(crate) socket_group: Option<String>,
+    /// The host's certificate, PEM, with AutoMTLS.
+    pub(crate) client_cert: Option<String>,
+    pub(crate) multiplexing: bool,
 }
 
 impl Offer {
     pub(crate) fn variables(&self) -> Vec<(String, OsString)> {
-        vec![
-            (self.cookie.key().to_owned(), self.cookie.value().into()),
-            (MIN_PORT.to_owned(), self.ports.min().to_string().into()),
-            (MAX_PORT.to_owned(), self.ports.max().to_string().into()),
-            (PROTOCOL_VERSIONS.to_owned(), self.app_versions.to_string().into()),
-            (UNIX_SOCKET_DIR.to_owned(), self.socket_dir.clone().into()),
-        ]
+        let always = [
+            (self.cookie.key(), OsString::from(self.cookie.value())),
+            (MIN_PORT, self.ports.min().to_string().into()),
+            (MAX_PORT, self.ports.max().to_string().into()),
+            (PROTOCOL_VERSIONS, self.app_versions.to_string().into()),
+            (UNIX_SOCKET_DIR, self.socket_dir.clone().into()),
+        ];
+        let asked = [
+            self.multiplexing.then(|| (MULTIPLEX_GRPC, "true".into())),
+            self.client_cert.as_ref().map(|pem| (CLIENT_CERT, pem.into())),
+            self.socket_group.as_ref().map(|group| (UNIX_SOCKET_GROUP, group.into())),
+        ];
+        always
+            .into_iter()
+            .chain(asked.into_iter().flatten())
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     }
 }
 
@@ -84,6 +99,9 @@ pub(crate) struct PluginEnv {
     pub(crate) ports: Option<PortRange>,
     pub(crate) multiplexing: MultiplexRequest,
     pub(crate) socket_dir: Option<PathBuf>,
+    pub(crate) socket_group: Option<String>,
+    /// The host's certificate, PEM.
+    pub(crate) client_cert: Option<String>,
 }
 
 /// go-plugin reads `PLUGIN_MULTIPLEX_GRPC` in two ways: not empty means that the host understands field 7, true means
@@ -142,7 +160,8 @@ impl PluginEnv {
             Some(Some(false) | None) => MultiplexRequest::Understood,
         };
         let socket_dir = get(UNIX_SOCKET_DIR).filter(|dir| !dir.is_empty()).map(PathBuf::from);
-        Ok(Self { app_versions, version_junk, ports, multiplexing, socket_dir })
+        let (socket_group, client_cert) = (text(UNIX_SOCKET_GROUP), text(CLIENT_CERT));
+        Ok(Self { app_versions, version_junk, ports, multiplexing, socket_dir, socket_group, client_cert })
     }
 }
 
@@ -163,6 +182,9 @@ mod tests {
             app_versions: [2, 1].into_iter().collect(),
             ports: PortRange::default(),
             socket_dir: "/run/host".into(),
+            socket_group: Some("staff".into()),
+            client_cert: Some("-----BEGIN...\n".into()),
+            multiplexing: true,
         };
         let variables = offer.variables();
         let read = PluginEnv::read(|name| {
@@ -172,7 +194,8 @@ mod tests {
         assert_eq!(read.app_versions, offer.app_versions);
         assert_eq!(read.ports, Some(PortRange::default()));
         assert_eq!(read.socket_dir, Some("/run/host".into()));
-        assert_eq!(read.multiplexing, MultiplexRequest::Unknown);
+        assert_eq!((read.socket_group, read.client_cert), (offer.socket_group, offer.client_cert));
+        assert_eq!(read.multiplexing, MultiplexRequest::Wanted);
         assert!(variables.contains(&("COOKIE".into(), "value".into())));
     }
 

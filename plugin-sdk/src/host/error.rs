@@ -8,7 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::report::escape;
-use crate::{LineProblem, PluginAddress};
+use crate::{BrokerError, LineProblem, PluginAddress, TlsError};
 
 use super::{Exit, ProgramProblem};
 
@@ -46,6 +46,9 @@ pub enum LaunchError {
     /// There is no place for the socket.
     #[error("cannot make a directory for the plugin's socket")]
     SocketDir(#[source] io::Error),
+    /// No certificate could be made.
+    #[error("cannot set up TLS")]
+    Tls(#[from] TlsError),
     /// A pipe could not be read.
     #[error("cannot read the plugin's output")]
     Pipe(#[source] io::Error),
@@ -95,7 +98,7 @@ pub enum LaunchError {
         address: PluginAddress,
         /// What went wrong.
         #[source]
-        source: tonic::transport::Error,
+        source: BrokerError,
         /// What it said last.
         stderr_tail: StderrTail,
     },

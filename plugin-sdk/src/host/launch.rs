@@ -15,8 +15,8 @@ use super::plugin::connect;
 use super::{LaunchError, Plugin};
 use crate::handshake::{CONTROL_VARIABLES, Expectation, MAX_LINE_BYTES, Offer};
 use crate::process::{Lines, Process, examine};
-use crate::transport::SocketDir;
-use crate::{AppVersion, AppVersions, HandshakeLine, LineProblem, MagicCookie, PortRange};
+use crate::transport::{Identity, Place, SocketDir};
+use crate::{AppVersion, AppVersions, HandshakeLine, LineProblem, MagicCookie, PortRange, TlsConfig};
 
 /// Time from the start of the process to the answer of its first health check. go-plugin's `StartTimeout`.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -88,6 +88,19 @@ pub enum Stdin {
     Inherit,
 }
 
+/// How the connections to a plugin are secured, the brokered ones included.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum Security {
+    /// By the socket's directory, which only this user can enter.
+    #[default]
+    Plain,
+    /// With certificates that both sides make for this start and tell each other; go-plugin's `AutoMTLS`.
+    AutoMtls,
+    /// With certificates of the application's own. The plugin has to be configured to match.
+    Tls(TlsConfig),
+}
+
 /// How to start a plugin. Never changed by a start, and so good for any number of them.
 ///
 /// ```no_run
@@ -113,6 +126,9 @@ pub struct Launch {
     stdin: Stdin,
     current_dir: Option<PathBuf>,
     ports: PortRange,
+    pub(super) security: Security,
+    pub(super) multiplexing: bool,
+    pub(super) socket_group: Option<String>,
     start_timeout: Duration,
     pub(super) shutdown_grace: Duration,
 }
@@ -133,6 +149,9 @@ impl Launch {
             stdin: Stdin::default(),
             current_dir: None,
             ports: PortRange::default(),
+            security: Security::default(),
+            multiplexing: false,
+            socket_group: None,
             start_timeout: START_TIMEOUT,
             shutdown_grace: SHUTDOWN_GRACE,
         }
@@ -195,6 +214,29 @@ impl Launch {
         self
     }
 
+    /// How the connections are secured. Default: plain.
+    #[must_use]
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = security;
+        self
+    }
+
+    /// Whether brokered connections share the plugin's one socket; go-plugin's `GRPCBrokerMultiplex`. A plugin that
+    /// cannot is refused. Default: no, each has a socket of its own.
+    #[must_use]
+    pub fn multiplexing(mut self, multiplexing: bool) -> Self {
+        self.multiplexing = multiplexing;
+        self
+    }
+
+    /// A group, by name or number, whose members may connect to the plugin's sockets: for a plugin that runs as
+    /// another user. Default: only this user may.
+    #[must_use]
+    pub fn socket_group(mut self, group: impl Into<String>) -> Self {
+        self.socket_group = Some(group.into());
+        self
+    }
+
     /// How long a start may take, up to the answer of the first health check. Default: 60 s.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
@@ -249,12 +291,20 @@ impl Launch {
     /// Those of [`check`](Self::check), and whatever the operating system refuses.
     pub async fn spawn(&self) -> Result<Spawned, LaunchError> {
         self.check()?;
-        let socket_dir = SocketDir::create().map_err(LaunchError::SocketDir)?;
+        let socket_dir = SocketDir::create(self.socket_group.as_deref()).map_err(LaunchError::SocketDir)?;
+        let place = Place::Unix { dir: socket_dir.path().to_path_buf(), group: self.socket_group.clone() };
+        let identity = match self.security {
+            Security::AutoMtls => Some(Identity::generate()?),
+            Security::Plain | Security::Tls(_) => None,
+        };
         let offer = Offer {
             cookie: self.contract.cookie.clone(),
             app_versions: self.contract.app_versions.clone(),
             ports: self.ports.clone(),
             socket_dir: socket_dir.path().to_path_buf(),
+            socket_group: self.socket_group.clone(),
+            client_cert: identity.as_ref().map(Identity::certificate_pem),
+            multiplexing: self.multiplexing,
         };
         let deadline = Instant::now() + self.start_timeout;
         let started = Process::start(self.command(&offer), socket_dir)
@@ -265,7 +315,8 @@ impl Launch {
         let source = Source { name: self.name.clone(), pid: started.process.pid() };
         tracing::debug!(plugin = source.name, pid = source.pid, program = %self.program.display(), "plugin started");
         let output = Output::new(source, stderr);
-        let instance = Instance { launch: self.clone(), process: started.process, output, deadline };
+        let launch = self.clone();
+        let instance = Instance { launch, process: started.process, output, place, identity, deadline };
         Ok(Spawned { instance, stdout: Lines::new(stdout, MAX_LINE_BYTES) })
     }
 
@@ -303,6 +354,10 @@ pub(super) struct Instance {
     pub(super) launch: Launch,
     pub(super) process: Process,
     pub(super) output: Output,
+    /// Where the host's own brokered sockets go.
+    pub(super) place: Place,
+    /// The host's certificate, with AutoMTLS.
+    pub(super) identity: Option<Identity>,
     deadline: Instant,
 }
 
@@ -369,8 +424,8 @@ impl Spawned {
         };
         let expected = Expectation {
             app_versions: &instance.launch.contract.app_versions,
-            certificate: false,
-            multiplexing: false,
+            certificate: instance.identity.is_some(),
+            multiplexing: instance.launch.multiplexing,
         };
         let parsed = match piece.kind {
             crate::process::PieceKind::Whole => HandshakeLine::parse(&piece.bytes, &expected),
@@ -436,6 +491,9 @@ mod tests {
             app_versions: launch.contract.app_versions.clone(),
             ports: PortRange::default(),
             socket_dir: "/run/x".into(),
+            socket_group: None,
+            client_cert: None,
+            multiplexing: false,
         };
         let command = launch.command(&offer);
         let get = |name: &str| {

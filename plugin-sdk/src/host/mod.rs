@@ -18,7 +18,7 @@ mod output;
 mod plugin;
 
 pub use error::{HealthError, LaunchError, StderrTail, Waiting};
-pub use launch::{Announced, Contract, Environment, Launch, Spawned, Stdin};
+pub use launch::{Announced, Contract, Environment, Launch, Security, Spawned, Stdin};
 pub use plugin::Plugin;
 
 pub use crate::process::{Exit, ExitKind, Machine, ProgramProblem, StopStep, kill_all};

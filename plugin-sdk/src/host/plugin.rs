@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::error::Waiting;
 use super::launch::{Instance, REAP_LIMIT};
-use super::{Exit, HealthError, LaunchError};
+use super::{Exit, HealthError, LaunchError, Security};
 use crate::generated::health::HealthCheckRequest;
 use crate::generated::health::health_check_response::ServingStatus;
 use crate::generated::health::health_client::HealthClient;
 use crate::generated::plugin::Empty;
 use crate::generated::plugin::grpc_controller_client::GrpcControllerClient;
-use crate::limits::MAX_HEADER_LIST_BYTES;
-use crate::services::{HEALTH_SERVICE_NAME, receive_stdio};
-use crate::transport::Connector;
-use crate::{AppVersion, HandshakeLine, PluginAddress};
+use crate::services::{HEALTH_SERVICE_NAME, Means, receive_stdio, run_at_host};
+use crate::transport::{Dial, Mux, Stream, Tls, channel, connect as connect_raw};
+use crate::{AppVersion, Broker, BrokerError, HandshakeLine, PluginAddress};
 
 /// How long a health check may take. go-plugin's `Ping` has no limit and hangs on a stopped plugin.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +27,9 @@ pub struct Plugin {
     instance: Instance,
     line: HandshakeLine,
     channel: Channel,
+    broker: Broker,
+    /// Ends the broker, and with it all that was made through it.
+    _end: DropGuard,
 }
 
 impl Plugin {
@@ -43,6 +46,12 @@ impl Plugin {
     #[must_use]
     pub fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// More gRPC servers, in either direction, between this plugin and its host.
+    #[must_use]
+    pub fn broker(&self) -> &Broker {
+        &self.broker
     }
 
     /// Process id, which is also the id of its process group.
@@ -87,6 +96,7 @@ impl Plugin {
     /// process group after the grace time again. Returns when it is gone, and its socket directory with it, at the latest 5 s
     /// after SIGKILL.
     pub async fn shutdown(mut self) -> Exit {
+        self.broker.close();
         let grace = self.instance.launch.shutdown_grace;
         let process = &self.instance.process;
         let graceful = async {
@@ -125,18 +135,26 @@ impl Plugin {
 /// The last step of a start.
 pub(super) async fn connect(mut instance: Instance, line: HandshakeLine) -> Result<Plugin, LaunchError> {
     let address = line.address.clone();
+    let tls = match (&instance.launch.security, &instance.identity, &line.server_cert) {
+        (Security::Tls(config), ..) => Some(config.tls()),
+        (_, Some(own), Some(peer)) => Some(Tls::pinned(own, peer.clone())?),
+        _ => None,
+    };
+    let end = CancellationToken::new();
+    let multiplexing = instance.launch.multiplexing;
+    let means = Means { place: instance.place.clone(), tls, mux: None };
     let outcome = instance
         .in_time(async {
             tokio::select! {
                 // First, so that a plugin that printed its line and crashed is told by its exit.
                 biased;
                 exit = instance.process.exited() => Outcome::Exited(exit),
-                outcome = reach(address.clone()) => outcome,
+                outcome = reach(&address, means, multiplexing, &end) => outcome,
             }
         })
         .await;
-    let channel = match outcome {
-        Some(Outcome::Ready(channel)) => channel,
+    let (channel, broker) = match outcome {
+        Some(Outcome::Ready(channel, broker)) => (channel, broker),
         None => return Err(instance.timed_out(Waiting::Health).await),
         Some(Outcome::Exited(exit)) => {
             return Err(instance.fail(|stderr_tail| LaunchError::Exited { exit, stderr_tail }).await);
@@ -150,6 +168,7 @@ pub(super) async fn connect(mut instance: Instance, line: HandshakeLine) -> Resu
             return Err(instance.fail_unless_exited(error).await);
         }
     };
+    instance.output.spawn(run_at_host(broker.clone(), channel.clone()));
     let stdio = receive_stdio(
         channel.clone(),
         instance.output.log_sink("stdout"),
@@ -160,34 +179,72 @@ pub(super) async fn connect(mut instance: Instance, line: HandshakeLine) -> Resu
             tracing::warn!(%status, "the plugin's output stream failed");
         }
     });
-    Ok(Plugin { instance, line, channel })
+    Ok(Plugin { instance, line, channel, broker, _end: end.drop_guard() })
 }
 
 /// How an attempt to reach a plugin ended.
 enum Outcome {
-    Ready(Channel),
+    Ready(Channel, Broker),
     Exited(Exit),
-    Refused(tonic::transport::Error),
+    Refused(BrokerError),
     Unwell(HealthError),
 }
 
-async fn reach(address: PluginAddress) -> Outcome {
-    // The authority that gRPC-core servers want to see, and the scheme that tonic connects without TLS of its own.
-    let endpoint = Endpoint::from_static("http://localhost")
-        .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
-        // A connection has to survive any number of calls that were given up; h2 would close it after 1,024.
-        .http2_max_local_error_reset_streams(None);
-    let channel = match endpoint.connect_with_connector(Connector(address)).await {
-        Ok(channel) => channel,
+async fn reach(
+    address: &PluginAddress,
+    means: Means,
+    multiplexing: bool,
+    end: &CancellationToken,
+) -> Outcome {
+    let tls = means.tls.clone();
+    let connected = if multiplexing {
+        multiplex(address, means, end).await
+    } else {
+        let channel = channel(address.clone(), tls).await.map_err(BrokerError::Connect);
+        channel.map(|channel| (channel, Broker::new(means, end)))
+    };
+    let (channel, broker) = match connected {
+        Ok(connected) => connected,
         Err(error) => return Outcome::Refused(error),
     };
     match check(channel.clone()).await {
-        Ok(()) => Outcome::Ready(channel),
+        Ok(()) => Outcome::Ready(channel, broker),
         Err(HealthError::Check(status)) if status.code() == Code::Unimplemented => {
             tracing::warn!("the plugin has no health service");
-            Outcome::Ready(channel)
+            Outcome::Ready(channel, broker)
         }
         Err(error) => Outcome::Unwell(error),
+    }
+}
+
+/// Makes the one connection of a plugin that multiplexes.
+async fn multiplex(
+    address: &PluginAddress,
+    means: Means,
+    end: &CancellationToken,
+) -> Result<(Channel, Broker), BrokerError> {
+    let tls = means.tls.clone();
+    let (mux, mut streams) = Mux::client(connect_raw(address).await?);
+    let broker = Broker::new(Means { mux: Some(mux.clone()), ..means }, end);
+    let router = broker.clone();
+    tokio::spawn(end.clone().run_until_cancelled_owned(async move {
+        while let Some(stream) = streams.recv().await {
+            if router.route(stream).is_some() {
+                tracing::warn!("the plugin opened a stream that it had not knocked for");
+            }
+        }
+    }));
+    let channel = channel(MainStream(mux), tls).await.map_err(BrokerError::Connect)?;
+    Ok((channel, broker))
+}
+
+/// The host's own connection to a plugin that multiplexes: a stream without a knock.
+#[derive(Debug, Clone)]
+struct MainStream(Mux);
+
+impl Dial for MainStream {
+    async fn dial(&self) -> Result<Stream, BrokerError> {
+        self.0.dial(std::future::ready(Ok(()))).await
     }
 }
 

@@ -11,7 +11,6 @@ mod serve;
 mod stdout;
 
 pub use logging::{HclogLayer, init_logging};
-pub use serve::{Context, PluginBuilder, ServeError};
+pub use serve::{Context, Network, PluginBuilder, ServeError};
 
 pub use crate::services::{HealthReporter, StdioWriter};
-pub use crate::transport::ListenError;

@@ -6,30 +6,33 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::host_watch::HostWatch;
 use super::stdout::Capture;
+use crate::generated::plugin::grpc_broker_server::GrpcBrokerServer;
 use crate::generated::plugin::grpc_controller_server::GrpcControllerServer;
 use crate::generated::plugin::grpc_stdio_server::GrpcStdioServer;
 use crate::handshake::{EnvProblem, HandshakeLine, MultiplexRequest, PluginEnv};
 use crate::limits::MAX_HEADER_LIST_BYTES;
-use crate::services::{Controller, HealthReporter, HealthService, Stdio, StdioWriter};
-use crate::transport::{ListenError, Listener, Stream};
-use crate::{AppVersion, AppVersions, MagicCookie};
+use crate::services::{
+    Broker, BrokerService, Controller, HealthReporter, HealthService, Means, Stdio, StdioWriter,
+};
+use crate::transport::{Entrance, Identity, ListenError, Listener, Mux, Place, Tls, certificate_from_pem};
+use crate::{AppVersion, AppVersions, MagicCookie, TlsConfig, TlsError};
 
 /// How long running calls may take once the plugin is to end. go-plugin's hosts kill after 2 s: the exit has to come
 /// well before.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long accepting rests after an error, such as no free descriptors, that would come again at once.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// How long a host may take to connect where it multiplexes. go-plugin's own plugins end after 5 s, which is less than
+/// a host may need that is starting others; this is its start time-out.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Describes a plugin, then runs it.
 ///
@@ -49,6 +52,31 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 pub struct PluginBuilder {
     cookie: MagicCookie,
     versions: BTreeMap<AppVersion, Factory>,
+    network: Network,
+    tls: Option<TlsConfig>,
+}
+
+/// What a plugin listens on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Network {
+    /// A Unix socket in the host's directory, or else in the temporary directory.
+    #[default]
+    Unix,
+    /// Loopback, at a port of the host's range, or else at any. For machines without Unix sockets.
+    Tcp,
+}
+
+impl Network {
+    fn place(self, env: &PluginEnv) -> Place {
+        match self {
+            Self::Unix => Place::Unix {
+                dir: env.socket_dir.clone().unwrap_or_else(std::env::temp_dir),
+                group: env.socket_group.clone(),
+            },
+            Self::Tcp => Place::Tcp { ports: env.ports.clone() },
+        }
+    }
 }
 
 type Factory = Box<dyn FnOnce(&Context) -> Routes + Send>;
@@ -80,6 +108,9 @@ pub enum ServeError {
     /// No socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// No certificate, or the host's cannot be used.
+    #[error("cannot set up TLS")]
+    Tls(#[from] TlsError),
     /// The handshake line could not be written, or stdout could not be captured.
     #[error("cannot use stdout")]
     Stdout(#[source] io::Error),
@@ -124,7 +155,21 @@ impl PluginBuilder {
     /// A plugin that hosts with this cookie can start. It needs at least one [`version`](Self::version).
     #[must_use]
     pub fn new(cookie: MagicCookie) -> Self {
-        Self { cookie, versions: BTreeMap::new() }
+        Self { cookie, versions: BTreeMap::new(), network: Network::default(), tls: None }
+    }
+
+    /// What to listen on. Default: a Unix socket.
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Uses these certificates instead of AutoMTLS, whatever the host asks for. The host has to be configured to match.
+    #[must_use]
+    pub fn tls(mut self, config: TlsConfig) -> Self {
+        self.tls = Some(config);
+        self
     }
 
     /// Adds the services for one application protocol version. Only those of the version that is agreed on with the
@@ -179,7 +224,10 @@ impl PluginBuilder {
         }
         let own: AppVersions = self.versions.keys().copied().collect();
         let app_version = own.negotiate(&env.app_versions).ok_or(ServeError::NoVersion)?;
-        let listener = Listener::bind_in(&env.socket_dir.clone().unwrap_or_else(std::env::temp_dir))?;
+        let (tls, server_cert) = secure(self.tls.as_ref(), env.client_cert.as_deref())?;
+        let place = self.network.place(&env);
+        let listener = place.bind().await?;
+        let multiplexing = env.multiplexing == MultiplexRequest::Wanted;
 
         let stop = CancellationToken::new();
         let last_words = CancellationToken::new();
@@ -193,20 +241,31 @@ impl PluginBuilder {
         announce(&HandshakeLine {
             app_version,
             address: listener.address(),
-            server_cert: None,
-            // Multiplexing comes with the broker; until then the honest answer to a host that asks is no.
-            broker_mux: (env.multiplexing != MultiplexRequest::Unknown).then_some(false),
+            server_cert,
+            broker_mux: (env.multiplexing != MultiplexRequest::Unknown).then_some(multiplexing),
         })
         .map_err(ServeError::Stdout)?;
         let capture = Capture::start(context.stdout()).map_err(ServeError::Stdout)?;
 
+        let (entrance, incoming) = Entrance::new(tls.clone());
+        let hosts = Hosts { place, tls, last_words: last_words.clone() };
+        if multiplexing {
+            tokio::spawn(stop.clone().run_until_cancelled_owned(hosts.multiplex(
+                listener,
+                entrance,
+                stop.clone(),
+            )));
+        } else {
+            entrance.accept_from(listener, stop.clone(), move || Some(hosts.broker(None)));
+        }
         let server = Server::builder()
             .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
             .add_routes(routes)
             .add_service(health.into_server())
+            .add_service(GrpcBrokerServer::new(BrokerService))
             .add_service(GrpcControllerServer::new(Controller(stop.clone())))
             .add_service(GrpcStdioServer::new(context.stdio.clone()))
-            .serve_with_incoming_shutdown(accept(listener, stop.clone()), stop.cancelled());
+            .serve_with_incoming_shutdown(incoming, stop.cancelled());
         let watch = signals.watch(host, stop.clone());
         let drain = async {
             stop.cancelled().await;
@@ -241,6 +300,54 @@ impl fmt::Debug for PluginBuilder {
     }
 }
 
+/// TLS as the plugin's author has configured it, or else AutoMTLS if the host asks for it, with the certificate to
+/// announce.
+fn secure(
+    own: Option<&TlsConfig>,
+    client_cert: Option<&str>,
+) -> Result<(Option<Tls>, Option<CertificateDer<'static>>), ServeError> {
+    match (own, client_cert) {
+        (Some(config), _) => Ok((Some(config.tls()), None)),
+        (None, None) => Ok((None, None)),
+        (None, Some(pem)) => {
+            let identity = Identity::generate()?;
+            let tls = Tls::pinned(&identity, certificate_from_pem(pem)?)?;
+            Ok((Some(tls), Some(identity.certificate().clone())))
+        }
+    }
+}
+
+/// What connections of hosts have in common.
+struct Hosts {
+    place: Place,
+    tls: Option<Tls>,
+    last_words: CancellationToken,
+}
+
+impl Hosts {
+    /// A broker for one host, which ends when the plugin does.
+    fn broker(&self, mux: Option<Mux>) -> Broker {
+        Broker::new(Means { place: self.place.clone(), tls: self.tls.clone(), mux }, &self.last_words)
+    }
+
+    /// Takes one connection, the only one there will be, and lets its streams in. The plugin ends with it.
+    async fn multiplex(self, listener: Listener, entrance: Entrance, stop: CancellationToken) {
+        let _stop = stop.drop_guard();
+        let Ok(Ok(stream)) = tokio::time::timeout(CONNECT_LIMIT, listener.accept()).await else {
+            return tracing::error!(limit = ?CONNECT_LIMIT, "no host has connected");
+        };
+        drop(listener);
+        let (mux, mut streams) = Mux::server(stream);
+        let broker = self.broker(Some(mux));
+        while let Some(stream) = streams.recv().await {
+            // A stream that nobody knocked for is a connection of the host itself.
+            if let Some(stream) = broker.route(stream) {
+                entrance.admit(stream, Some(broker.clone()));
+            }
+        }
+    }
+}
+
 /// What a person reads who starts a plugin by hand.
 const NOT_BY_HAND: &str = "\
 This program is a plugin. It is not meant to be started by hand:
@@ -252,27 +359,6 @@ fn announce(line: &HandshakeLine) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(format!("{line}\n").as_bytes())?;
     stdout.flush()
-}
-
-/// Accepts until `stop`, then removes the socket.
-fn accept(listener: Listener, stop: CancellationToken) -> ReceiverStream<io::Result<Stream>> {
-    let (send, receive) = mpsc::channel(1);
-    tokio::spawn(stop.run_until_cancelled_owned(async move {
-        loop {
-            match listener.accept().await {
-                Ok(stream) => {
-                    if send.send(Ok(stream)).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
-            }
-        }
-    }));
-    ReceiverStream::new(receive)
 }
 
 /// Handlers for the signals that a plugin has to survive.

@@ -1,11 +1,18 @@
-//! The gRPC services that go-plugin has beside the application's own: health, controller, stdio.
+//! The gRPC services that go-plugin has beside the application's own: broker, controller, health, stdio.
 
+mod broker;
 #[cfg(feature = "plugin")]
 mod controller;
 #[cfg(feature = "plugin")]
 mod health;
 mod stdio;
 
+#[cfg(feature = "plugin")]
+pub(crate) use broker::BrokerService;
+pub(crate) use broker::Means;
+#[cfg(feature = "host")]
+pub(crate) use broker::run_at_host;
+pub use broker::{Broker, BrokerError, BrokeredServer};
 #[cfg(feature = "plugin")]
 pub(crate) use controller::Controller;
 #[cfg(feature = "plugin")]

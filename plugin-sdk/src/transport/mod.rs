@@ -1,15 +1,21 @@
 //! From an address to a stream of bytes, and from a listener to an address.
 
-#[cfg(feature = "host")]
 mod connect;
-#[cfg(feature = "plugin")]
+mod incoming;
 mod listen;
-mod stream;
-
+mod mux;
 #[cfg(feature = "host")]
-pub(crate) use connect::{Connector, SocketDir};
-#[cfg(feature = "plugin")]
+mod socket_dir;
+mod stream;
+mod tls;
+
+pub(crate) use connect::{Dial, channel, connect};
+pub(crate) use incoming::{ConnectionInfo, Entrance, Incoming};
 pub use listen::ListenError;
-#[cfg(feature = "plugin")]
-pub(crate) use listen::Listener;
+pub(crate) use listen::{Listener, Place};
+pub(crate) use mux::Mux;
+#[cfg(feature = "host")]
+pub(crate) use socket_dir::SocketDir;
 pub(crate) use stream::Stream;
+pub(crate) use tls::{Identity, Tls, certificate_from_pem};
+pub use tls::{TlsConfig, TlsError};

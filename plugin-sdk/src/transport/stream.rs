@@ -6,12 +6,16 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
+use tokio_yamux::StreamHandle;
 
 /// A connected stream, the same for both sides.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Mux(Box<StreamHandle>),
+    Tls(Box<TlsStream<Stream>>),
 }
 
 /// Calls a method of `AsyncRead` or `AsyncWrite` on the stream inside.
@@ -20,6 +24,8 @@ macro_rules! inner {
         match $self.get_mut() {
             Stream::Unix(stream) => Pin::new(stream).$method($($argument),*),
             Stream::Tcp(stream) => Pin::new(stream).$method($($argument),*),
+            Stream::Mux(stream) => Pin::new(stream).$method($($argument),*),
+            Stream::Tls(stream) => Pin::new(stream).$method($($argument),*),
         }
     };
 }
@@ -55,13 +61,8 @@ impl AsyncWrite for Stream {
         match self {
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Mux(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
-}
-
-#[cfg(feature = "plugin")]
-impl tonic::transport::server::Connected for Stream {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
 }

@@ -2,10 +2,12 @@
 
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
-use plugin_sdk::plugin::{Context, PluginBuilder};
+use plugin_sdk::plugin::{Context, Network, PluginBuilder};
+use plugin_sdk::{Broker, BrokerError, BrokeredServer};
+use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::{Sample, SampleServer};
 use tokio_stream::{Stream, StreamExt};
 use tonic::service::Routes;
@@ -13,21 +15,26 @@ use tonic::{Request, Response, Status, Streaming};
 
 fn main() -> ExitCode {
     let services = |context: &Context| Routes::new(SampleServer::new(Service::new(context)));
+    let network = if std::env::args().any(|arg| arg == "--tcp") { Network::Tcp } else { Network::Unix };
     PluginBuilder::new(sample_plugin::cookie())
+        .network(network)
         .version(1, services)
         .version(2, services)
         .version(3, services)
         .run()
 }
 
+#[derive(Clone)]
 struct Service {
     version: u32,
     cancelled: Arc<AtomicU32>,
+    /// Servers lent through the broker; they end with the plugin.
+    lent: Arc<Mutex<Vec<BrokeredServer>>>,
 }
 
 impl Service {
     fn new(context: &Context) -> Self {
-        Self { version: context.app_version().get(), cancelled: Arc::default() }
+        Self { version: context.app_version().get(), cancelled: Arc::default(), lent: Arc::default() }
     }
 }
 
@@ -63,6 +70,20 @@ impl Sample for Service {
         Ok(Response::new(()))
     }
 
+    async fn call_back(&self, request: Request<u32>) -> Result<Response<Vec<u8>>, Status> {
+        let channel = Broker::of(&request).map_err(unavailable)?.dial(*request.get_ref()).await;
+        SampleClient::new(channel.map_err(unavailable)?).echo(b"from plugin".to_vec()).await
+    }
+
+    async fn lend(&self, request: Request<()>) -> Result<Response<u32>, Status> {
+        let broker = Broker::of(&request).map_err(unavailable)?;
+        let routes = Routes::new(SampleServer::new(self.clone()));
+        let server = broker.accept_and_serve(broker.next_id(), routes).await.map_err(unavailable)?;
+        let id = server.id();
+        self.lent.lock().map_err(|_| Status::internal("poisoned"))?.push(server);
+        Ok(Response::new(id))
+    }
+
     async fn hang(&self, _request: Request<()>) -> Result<Response<()>, Status> {
         let _count = CountOnDrop(Arc::clone(&self.cancelled));
         std::future::pending().await
@@ -85,6 +106,10 @@ impl Sample for Service {
             (other, _) => Err(Status::invalid_argument(format!("cannot die by {other:?}"))),
         }
     }
+}
+
+fn unavailable(error: BrokerError) -> Status {
+    Status::unavailable(plugin_sdk::one_line(&error).to_string())
 }
 
 /// Counts a call that was dropped before its end, which is how tonic tells of a cancelled one.

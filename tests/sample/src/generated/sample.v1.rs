@@ -207,6 +207,49 @@ pub mod sample_client {
             req.extensions_mut().insert(GrpcMethod::new("sample.v1.Sample", "Log"));
             self.inner.unary(req, path, codec).await
         }
+        /// Dials the broker id at the host, calls Echo there with "from plugin", gives the answer.
+        pub async fn call_back(
+            &mut self,
+            request: impl tonic::IntoRequest<super::u32>,
+        ) -> std::result::Result<
+            tonic::Response<::prost::alloc::vec::Vec<u8>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/sample.v1.Sample/CallBack",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("sample.v1.Sample", "CallBack"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Serves Sample on a new broker id, gives the id. The server ends with the connection.
+        pub async fn lend(
+            &mut self,
+            request: impl tonic::IntoRequest<()>,
+        ) -> std::result::Result<tonic::Response<super::u32>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/sample.v1.Sample/Lend");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("sample.v1.Sample", "Lend"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Does not answer within the call: waits until it is cancelled, then notes it for `Cancelled`.
         pub async fn hang(
             &mut self,
@@ -327,6 +370,19 @@ pub mod sample_server {
             &self,
             request: tonic::Request<::prost::alloc::string::String>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        /// Dials the broker id at the host, calls Echo there with "from plugin", gives the answer.
+        async fn call_back(
+            &self,
+            request: tonic::Request<super::u32>,
+        ) -> std::result::Result<
+            tonic::Response<::prost::alloc::vec::Vec<u8>>,
+            tonic::Status,
+        >;
+        /// Serves Sample on a new broker id, gives the id. The server ends with the connection.
+        async fn lend(
+            &self,
+            request: tonic::Request<()>,
+        ) -> std::result::Result<tonic::Response<super::u32>, tonic::Status>;
         /// Does not answer within the call: waits until it is cancelled, then notes it for `Cancelled`.
         async fn hang(
             &self,
@@ -671,6 +727,88 @@ pub mod sample_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LogSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/sample.v1.Sample/CallBack" => {
+                    #[allow(non_camel_case_types)]
+                    struct CallBackSvc<T: Sample>(pub Arc<T>);
+                    impl<T: Sample> tonic::server::UnaryService<super::u32>
+                    for CallBackSvc<T> {
+                        type Response = ::prost::alloc::vec::Vec<u8>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::u32>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Sample>::call_back(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CallBackSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/sample.v1.Sample/Lend" => {
+                    #[allow(non_camel_case_types)]
+                    struct LendSvc<T: Sample>(pub Arc<T>);
+                    impl<T: Sample> tonic::server::UnaryService<()> for LendSvc<T> {
+                        type Response = super::u32;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(&mut self, request: tonic::Request<()>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Sample>::lend(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LendSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

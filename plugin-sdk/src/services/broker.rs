@@ -1,0 +1,622 @@
+//! `GRPCBroker`: more gRPC servers between a host and its plugin, in either direction, each with a number that the
+//! application passes on in its own calls.
+//!
+//! ```text
+//! one side                                             the other
+//! id = next_id(), accept_and_serve(id) ── ConnInfo ──▶ noted, for 5 s
+//! an RPC of the application with id in it ───────────▶ dial(id): connect to the address noted
+//! ```
+//!
+//! With multiplexing there is no address to tell. The one that dials knocks, and the next stream that it opens on the
+//! shared connection, once it has the answer, is for `id`:
+//!
+//! ```text
+//! accept_and_serve(id) ◀─ ConnInfo{id, knock} ──────── dial(id)
+//!                      ── ConnInfo{id, knock, ack} ──▶ opens the next stream
+//! ```
+//!
+//! All state belongs to one `StartStream` call and ends with it, so that every host of a plugin has a broker of its
+//! own. (In go-plugin the second host has none.)
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_stream::{Stream as Inbound, StreamExt};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::service::Routes;
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Status};
+
+use crate::PluginAddress;
+use crate::generated::plugin::ConnInfo;
+use crate::generated::plugin::conn_info::Knock;
+use crate::handshake::AddressProblem;
+use crate::limits::MAX_HEADER_LIST_BYTES;
+use crate::transport::{
+    ConnectionInfo, Dial, Entrance, Incoming, ListenError, Mux, Place, Stream, Tls, channel,
+};
+
+/// How long each side waits for the other: for an announcement, for the answer to a knock, for the stream itself; and
+/// how long what nobody asked for is kept. go-plugin's value for all of them.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Messages on their way to the peer.
+const OUTGOING: usize = 64;
+
+/// Announcements and knocks that are kept at most. The peer's application makes them one at a time.
+const KEPT: usize = 4096;
+
+/// Connections that wait for a brokered server.
+const BACKLOG: usize = 16;
+
+/// One side's end of the broker of one connection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Broker(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    next_id: AtomicU32,
+    means: Means,
+    /// To the peer, while its stream is open.
+    outgoing: watch::Sender<Option<mpsc::Sender<ConnInfo>>>,
+    /// Locked for a few look-ups at a time, never across a wait.
+    ledger: Mutex<Ledger>,
+    closed: CancellationToken,
+}
+
+/// How this side makes connections.
+#[derive(Debug)]
+pub(crate) struct Means {
+    pub(crate) place: Place,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) mux: Option<Mux>,
+}
+
+/// Why there is no brokered connection.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// The plugin is being stopped, its host has gone, or it has no broker service.
+    #[error("the broker is closed")]
+    Closed,
+    /// The call did not come over a connection with a broker.
+    #[error("this call came over a connection without a broker")]
+    NoBroker,
+    /// The peer did nothing about it in time: it has not accepted the id, or more than 5 s ago, or it was dialled already.
+    #[error("nothing was offered under id {id} within {after:?}")]
+    TimedOut {
+        /// What was dialled.
+        id: u32,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The peer answered the knock with an error.
+    #[error("the peer refused id {id}: {message}")]
+    Refused {
+        /// What was dialled.
+        id: u32,
+        /// The peer's words.
+        message: String,
+    },
+    /// Another server is there under this id.
+    #[error("id {0} is being served already")]
+    InUse(u32),
+    /// No socket to listen on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The peer's address makes no sense.
+    #[error("the peer offered an address that cannot be used")]
+    Address(#[from] AddressProblem),
+    /// The connection failed.
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    /// The connection failed.
+    #[error("cannot connect to what was offered")]
+    Connect(#[source] tonic::transport::Error),
+}
+
+/// A brokered server. It ends, after the calls that are running, when this is dropped or the broker closes.
+#[derive(Debug)]
+pub struct BrokeredServer {
+    id: u32,
+    _stop: DropGuard,
+}
+
+impl BrokeredServer {
+    /// The number that the peer has to dial.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+impl Broker {
+    /// A broker that closes when `end` is cancelled, if not before.
+    pub(crate) fn new(means: Means, end: &CancellationToken) -> Self {
+        Self(Arc::new(Shared {
+            next_id: AtomicU32::new(1),
+            means,
+            outgoing: watch::Sender::new(None),
+            ledger: Mutex::default(),
+            closed: end.child_token(),
+        }))
+    }
+
+    /// The broker of the connection that a request came over, for services of a plugin.
+    ///
+    /// # Errors
+    /// [`BrokerError::NoBroker`] for calls to a brokered server, which has none of its own.
+    pub fn of<T>(request: &Request<T>) -> Result<Self, BrokerError> {
+        let info = request.extensions().get::<ConnectionInfo>();
+        info.and_then(|info| info.broker.clone()).ok_or(BrokerError::NoBroker)
+    }
+
+    /// A number that this side has not used. Both sides count for themselves, from 1: the host's 1 and the plugin's 1
+    /// are different servers.
+    #[must_use]
+    pub fn next_id(&self) -> u32 {
+        self.0.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Serves `routes` to whoever dials `id` at the other side, any number of times. The peer can dial from when this
+    /// returns.
+    ///
+    /// # Errors
+    /// No socket, an id that is in use, or a closed broker.
+    pub async fn accept_and_serve(&self, id: u32, routes: Routes) -> Result<BrokeredServer, BrokerError> {
+        self.check_open()?;
+        let stop = self.0.closed.child_token();
+        let incoming = self.accept(id, &stop).await?;
+        let server = Server::builder()
+            .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::warn!(id, error = %crate::one_line(&error), "a brokered server failed");
+            }
+        });
+        Ok(BrokeredServer { id, _stop: stop.drop_guard() })
+    }
+
+    /// Connects to what the peer serves under `id`.
+    ///
+    /// # Errors
+    /// The peer does not serve it, or no longer; the connection fails; the broker is closed.
+    pub async fn dial(&self, id: u32) -> Result<Channel, BrokerError> {
+        self.check_open()?;
+        let tls = self.0.means.tls.clone();
+        let connected = if self.0.means.mux.is_some() {
+            channel(Knocker { broker: self.clone(), id }, tls).await
+        } else {
+            channel(self.announced(id).await?, tls).await
+        };
+        connected.map_err(BrokerError::Connect)
+    }
+
+    /// Serves one `StartStream` call: what comes in is worked on until it ends, what goes out is in the receiver.
+    pub(crate) fn attach(&self) -> (mpsc::Receiver<ConnInfo>, Attached) {
+        let (outgoing, receiver) = mpsc::channel(OUTGOING);
+        self.0.outgoing.send_replace(Some(outgoing.clone()));
+        (receiver, Attached { broker: self.clone(), outgoing })
+    }
+
+    /// Ends all that was made through this broker.
+    pub(crate) fn close(&self) {
+        self.0.closed.cancel();
+        self.0.outgoing.send_replace(None);
+    }
+
+    /// Gives a stream that the peer opened to the server that it knocked for. Gives it back if nobody knocked.
+    pub(crate) fn route(&self, stream: Stream) -> Option<Stream> {
+        let Some(server) = self.ledger().claim(Instant::now()) else { return Some(stream) };
+        // A server that has gone, or is flooded: dropping the stream resets it.
+        let _ = server.try_send(stream);
+        None
+    }
+
+    fn check_open(&self) -> Result<(), BrokerError> {
+        if self.0.closed.is_cancelled() { Err(BrokerError::Closed) } else { Ok(()) }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Every change of the ledger is a single call on one of its collections.
+        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn accept(&self, id: u32, stop: &CancellationToken) -> Result<Incoming, BrokerError> {
+        let (entrance, incoming) = Entrance::new(self.0.means.tls.clone());
+        if self.0.means.mux.is_some() {
+            let (server, mut streams) = mpsc::channel(BACKLOG);
+            let early = self.ledger().register(id, server, Instant::now())?;
+            let registered = Registered { broker: self.clone(), id };
+            if early {
+                self.send(acknowledgement(id)).await?;
+            }
+            let stop = stop.clone();
+            tokio::spawn(stop.run_until_cancelled_owned(async move {
+                let _registered = registered;
+                while let Some(stream) = streams.recv().await {
+                    entrance.admit(stream, None);
+                }
+            }));
+        } else {
+            let listener = self.0.means.place.bind().await?;
+            let address = listener.address();
+            entrance.accept_from(listener, stop.clone(), || None);
+            let network = address.network().to_owned();
+            let info = ConnInfo { service_id: id, network, address: address.to_string(), knock: None };
+            self.send(info).await?;
+        }
+        Ok(incoming)
+    }
+
+    /// Waits for the address of a server.
+    async fn announced(&self, id: u32) -> Result<PluginAddress, BrokerError> {
+        let told = self.ledger().await_announcement(id, Instant::now());
+        let (network, address) = self.patiently(id, told).await?;
+        Ok(PluginAddress::parse(&network, &address)?)
+    }
+
+    /// Asks for the next stream to be that of a server.
+    async fn knock(&self, id: u32) -> Result<(), BrokerError> {
+        let told = self.ledger().await_acknowledgement(id);
+        let knock = Knock { knock: true, ..Knock::default() };
+        self.send(ConnInfo { service_id: id, knock: Some(knock), ..ConnInfo::default() }).await?;
+        match self.patiently(id, told).await? {
+            message if message.is_empty() => Ok(()),
+            message => Err(BrokerError::Refused { id, message }),
+        }
+    }
+
+    async fn patiently<T>(&self, id: u32, told: oneshot::Receiver<T>) -> Result<T, BrokerError> {
+        tokio::select! {
+            told = tokio::time::timeout(PATIENCE, told) => match told {
+                Ok(told) => told.map_err(|_| BrokerError::Closed),
+                Err(_) => Err(BrokerError::TimedOut { id, after: PATIENCE }),
+            },
+            () = self.0.closed.cancelled() => Err(BrokerError::Closed),
+        }
+    }
+
+    async fn send(&self, info: ConnInfo) -> Result<(), BrokerError> {
+        let id = info.service_id;
+        let mut outgoing = self.0.outgoing.subscribe();
+        let sent = async {
+            let open = outgoing.wait_for(Option::is_some).await.ok().and_then(|open| open.clone());
+            match open {
+                Some(open) => open.send(info).await.map_err(|_| BrokerError::Closed),
+                None => Err(BrokerError::Closed),
+            }
+        };
+        tokio::select! {
+            () = self.0.closed.cancelled() => Err(BrokerError::Closed),
+            sent = tokio::time::timeout(PATIENCE, sent) => {
+                sent.unwrap_or(Err(BrokerError::TimedOut { id, after: PATIENCE }))
+            }
+        }
+    }
+}
+
+/// A broker with its stream to the peer.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    broker: Broker,
+    outgoing: mpsc::Sender<ConnInfo>,
+}
+
+impl Attached {
+    /// Works on the peer's messages until its stream ends.
+    pub(crate) async fn run(self, mut inbound: impl Inbound<Item = Result<ConnInfo, Status>> + Unpin) {
+        let closed = self.broker.0.closed.clone();
+        while let Some(Some(Ok(info))) = closed.run_until_cancelled(inbound.next()).await {
+            let answer = self.broker.ledger().receive(info, Instant::now());
+            if let Some(answer) = answer {
+                // A peer that does not read its answers does not get them.
+                let _ = self.outgoing.try_send(answer);
+            }
+        }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // Unless another stream has taken its place, what the peer said here is void.
+        let ended = self.broker.0.outgoing.send_if_modified(|current| {
+            let own = current.as_ref().is_some_and(|current| current.same_channel(&self.outgoing));
+            if own {
+                *current = None;
+            }
+            own
+        });
+        if ended {
+            self.broker.ledger().forget_peer();
+        }
+    }
+}
+
+/// The service, on the plugin's side. The broker is that of the connection.
+#[cfg(feature = "plugin")]
+#[derive(Debug)]
+pub(crate) struct BrokerService;
+
+#[cfg(feature = "plugin")]
+#[tonic::async_trait]
+impl crate::generated::plugin::grpc_broker_server::GrpcBroker for BrokerService {
+    type StartStreamStream = std::pin::Pin<Box<dyn Inbound<Item = Result<ConnInfo, Status>> + Send>>;
+
+    async fn start_stream(
+        &self,
+        request: Request<tonic::Streaming<ConnInfo>>,
+    ) -> Result<tonic::Response<Self::StartStreamStream>, Status> {
+        let broker = Broker::of(&request).map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let (outgoing, attached) = broker.attach();
+        tokio::spawn(attached.run(request.into_inner()));
+        // Ends when the stream to the broker is closed, so that a drain does not wait for the host to do it.
+        let closed = broker.0.closed.clone();
+        let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing).map(Ok);
+        Ok(tonic::Response::new(Box::pin(UntilCancelled {
+            closed: Box::pin(closed.cancelled_owned()),
+            outgoing,
+        })))
+    }
+}
+
+/// A stream that ends when a token is cancelled.
+#[cfg(feature = "plugin")]
+struct UntilCancelled<S> {
+    closed: std::pin::Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>,
+    outgoing: S,
+}
+
+#[cfg(feature = "plugin")]
+impl<S: Inbound + Unpin> Inbound for UntilCancelled<S> {
+    type Item = S::Item;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<S::Item>> {
+        if self.closed.as_mut().poll(cx).is_ready() {
+            return std::task::Poll::Ready(None);
+        }
+        std::pin::Pin::new(&mut self.outgoing).poll_next(cx)
+    }
+}
+
+/// Keeps a host's broker going over `StartStream`, until the plugin ends it. A plugin without the service has no broker.
+#[cfg(feature = "host")]
+pub(crate) async fn run_at_host(broker: Broker, connection: Channel) {
+    let (outgoing, attached) = broker.attach();
+    let mut client = crate::generated::plugin::grpc_broker_client::GrpcBrokerClient::new(connection);
+    // go-plugin answers with its first message, which may be never.
+    match client.start_stream(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await {
+        Ok(response) => attached.run(response.into_inner()).await,
+        Err(status) => tracing::debug!(%status, "the plugin has no broker"),
+    }
+    broker.close();
+}
+
+/// Dials one id on the shared connection: one knock for each connection, reconnects included.
+#[derive(Debug, Clone)]
+struct Knocker {
+    broker: Broker,
+    id: u32,
+}
+
+impl Dial for Knocker {
+    async fn dial(&self) -> Result<Stream, BrokerError> {
+        match &self.broker.0.means.mux {
+            Some(mux) => mux.dial(self.broker.knock(self.id)).await,
+            None => Err(BrokerError::Closed),
+        }
+    }
+}
+
+/// The entry of a multiplexed server in the ledger, as long as it serves.
+#[derive(Debug)]
+struct Registered {
+    broker: Broker,
+    id: u32,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.broker.ledger().servers.remove(&self.id);
+    }
+}
+
+fn acknowledgement(id: u32) -> ConnInfo {
+    let knock = Knock { knock: true, ack: true, error: String::new() };
+    ConnInfo { service_id: id, knock: Some(knock), ..ConnInfo::default() }
+}
+
+/// What is known of the peer's servers and of its wishes. Time is an argument.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Addresses that the peer announced and nobody has dialled yet.
+    announced: HashMap<u32, (Instant, (String, String))>,
+    /// Own dials that wait for an address.
+    awaiting_announcement: HashMap<u32, oneshot::Sender<(String, String)>>,
+    /// Own dials that wait for the answer to their knock: its error text, empty for none.
+    awaiting_acknowledgement: HashMap<u32, oneshot::Sender<String>>,
+    /// Own servers on the shared connection.
+    servers: HashMap<u32, mpsc::Sender<Stream>>,
+    /// Knocks for which there is no server yet.
+    early: HashMap<u32, Instant>,
+    /// Knocks that were answered and whose stream has not come yet, in the order of the answers.
+    acknowledged: VecDeque<(Instant, u32)>,
+}
+
+impl Ledger {
+    /// Drops all that the peer has said; own servers stay for its next stream.
+    fn forget_peer(&mut self) {
+        let servers = std::mem::take(&mut self.servers);
+        *self = Self { servers, ..Self::default() };
+    }
+
+    /// Takes a message of the peer, and gives an answer to it if there has to be one.
+    fn receive(&mut self, info: ConnInfo, now: Instant) -> Option<ConnInfo> {
+        let id = info.service_id;
+        match info.knock {
+            Some(Knock { knock: true, ack: false, .. }) => return self.receive_knock(id, now),
+            Some(Knock { ack: true, error, .. }) => {
+                if let Some(waiting) = self.awaiting_acknowledgement.remove(&id) {
+                    let _ = waiting.send(error);
+                }
+            }
+            _ => self.receive_announcement(id, (info.network, info.address), now),
+        }
+        None
+    }
+
+    fn receive_announcement(&mut self, id: u32, address: (String, String), now: Instant) {
+        let unclaimed = match self.awaiting_announcement.remove(&id) {
+            Some(waiting) => waiting.send(address).err(),
+            None => Some(address),
+        };
+        self.announced.retain(|_, (since, _)| now - *since < PATIENCE);
+        if let Some(address) = unclaimed
+            && self.announced.len() < KEPT
+        {
+            // Of two announcements the first stays, as in go-plugin.
+            self.announced.entry(id).or_insert((now, address));
+        }
+    }
+
+    fn receive_knock(&mut self, id: u32, now: Instant) -> Option<ConnInfo> {
+        if self.servers.contains_key(&id) {
+            self.acknowledged.push_back((now, id));
+            return Some(acknowledgement(id));
+        }
+        self.early.retain(|_, since| now - *since < PATIENCE);
+        if self.early.len() < KEPT {
+            self.early.insert(id, now);
+        }
+        None
+    }
+
+    /// Looks an announcement up, or waits for one. An announcement is good for one dial.
+    fn await_announcement(&mut self, id: u32, now: Instant) -> oneshot::Receiver<(String, String)> {
+        let (tell, told) = oneshot::channel();
+        match self.announced.remove(&id) {
+            Some((since, address)) if now - since < PATIENCE => _ = tell.send(address),
+            _ => _ = self.awaiting_announcement.insert(id, tell),
+        }
+        told
+    }
+
+    fn await_acknowledgement(&mut self, id: u32) -> oneshot::Receiver<String> {
+        let (tell, told) = oneshot::channel();
+        self.awaiting_acknowledgement.insert(id, tell);
+        told
+    }
+
+    /// Adds a server, and tells whether somebody has knocked for it already.
+    fn register(&mut self, id: u32, server: mpsc::Sender<Stream>, now: Instant) -> Result<bool, BrokerError> {
+        if self.servers.contains_key(&id) {
+            return Err(BrokerError::InUse(id));
+        }
+        self.servers.insert(id, server);
+        // After that time the one who knocked has given up.
+        let early = self.early.remove(&id).is_some_and(|since| now - since < PATIENCE);
+        if early {
+            self.acknowledged.push_back((now, id));
+        }
+        Ok(early)
+    }
+
+    /// The server for the next stream that the peer opens; `None` if no knock is waiting for its stream.
+    fn claim(&mut self, now: Instant) -> Option<mpsc::Sender<Stream>> {
+        while let Some((since, id)) = self.acknowledged.pop_front() {
+            if now - since < PATIENCE {
+                // For an id that has gone meanwhile, a sender without receiver: the stream is dropped.
+                return Some(self.servers.get(&id).cloned().unwrap_or_else(|| mpsc::channel(1).0));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announcement(id: u32) -> ConnInfo {
+        let (network, address) = ("unix".to_owned(), format!("/{id}"));
+        ConnInfo { service_id: id, network, address, knock: None }
+    }
+
+    fn knock(id: u32) -> ConnInfo {
+        let knock = Knock { knock: true, ..Knock::default() };
+        ConnInfo { service_id: id, knock: Some(knock), ..ConnInfo::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_announcement_is_good_for_one_dial_within_five_seconds() {
+        let mut ledger = Ledger::default();
+        let now = Instant::now();
+        ledger.receive(announcement(1), now);
+        assert_eq!(ledger.await_announcement(1, now + PATIENCE / 2).try_recv().unwrap().1, "/1");
+        assert!(ledger.await_announcement(1, now + PATIENCE / 2).try_recv().is_err());
+        ledger.receive(announcement(2), now);
+        assert!(ledger.await_announcement(2, now + PATIENCE).try_recv().is_err());
+        let mut waiting = ledger.await_announcement(3, now);
+        ledger.receive(announcement(3), now);
+        assert_eq!(waiting.try_recv().unwrap().1, "/3");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_dials_is_not_kept_for_ever() {
+        let mut ledger = Ledger::default();
+        let now = Instant::now();
+        for id in 0..2 * u32::try_from(KEPT).unwrap() {
+            ledger.receive(announcement(id), now);
+            ledger.receive(knock(id), now);
+        }
+        assert_eq!((ledger.announced.len(), ledger.early.len()), (KEPT, KEPT));
+        ledger.receive(announcement(0), now + PATIENCE);
+        ledger.receive(knock(0), now + PATIENCE);
+        assert_eq!((ledger.announced.len(), ledger.early.len()), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_knock_waits_for_its_server_and_is_forgotten_with_its_dialler() {
+        let mut ledger = Ledger::default();
+        let now = Instant::now();
+        let (server, _streams) = mpsc::channel(1);
+        assert_eq!(ledger.receive(knock(1), now), None);
+        assert!(ledger.register(1, server.clone(), now + PATIENCE / 2).unwrap());
+        assert!(ledger.claim(now + PATIENCE / 2).is_some());
+        assert!(ledger.claim(now + PATIENCE / 2).is_none());
+
+        assert_eq!(ledger.receive(knock(2), now), None);
+        assert!(!ledger.register(2, server.clone(), now + PATIENCE).unwrap());
+        assert!(ledger.claim(now + PATIENCE).is_none(), "a late accept must not wait for a stream");
+        assert_eq!(ledger.receive(knock(2), now + PATIENCE), Some(acknowledgement(2)));
+        assert!(matches!(ledger.register(2, server, now), Err(BrokerError::InUse(2))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_are_claimed_in_the_order_of_the_answers() {
+        let mut ledger = Ledger::default();
+        let now = Instant::now();
+        let (one, _first) = mpsc::channel(1);
+        let (two, _second) = mpsc::channel(1);
+        ledger.register(1, one.clone(), now).unwrap();
+        ledger.register(2, two.clone(), now).unwrap();
+        ledger.receive(knock(2), now);
+        ledger.receive(knock(1), now);
+        assert!(ledger.claim(now).unwrap().same_channel(&two));
+        ledger.servers.remove(&1);
+        assert!(ledger.claim(now).unwrap().is_closed(), "a stream for a server that has gone is for nobody");
+        ledger.receive(knock(2), now);
+        assert!(ledger.claim(now + PATIENCE).is_none(), "its dialler has given up");
+    }
+}
