@@ -34,7 +34,7 @@ mod transport;
 
 pub use handshake::{
     AddressProblem, AppVersion, AppVersions, EnvProblem, HandshakeLine, LineProblem, MagicCookie,
-    PluginAddress, PortRange,
+    PluginAddress, PortRange, ReattachConfig, ReattachProblem,
 };
 pub use report::one_line;
 pub use services::{Broker, BrokerError, BrokeredServer};

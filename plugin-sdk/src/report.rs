@@ -30,13 +30,14 @@ impl fmt::Display for OneLine<'_> {
     }
 }
 
-/// Writes `text` with its control characters escaped as in a Rust string literal.
+/// Writes `text` with all that does not print escaped as in a Rust string literal: control characters, and those that
+/// turn text around or cannot be seen.
 pub(crate) fn escape(text: &str, f: &mut dyn Write) -> fmt::Result {
     for character in text.chars() {
-        if character.is_control() {
-            write!(f, "{}", character.escape_default())?
-        } else {
-            f.write_char(character)?
+        match character {
+            // They print, and are not escaped once more.
+            '"' | '\'' | '\\' => f.write_char(character)?,
+            _ => write!(f, "{}", character.escape_debug())?,
         }
     }
     Ok(())
@@ -56,8 +57,8 @@ mod tests {
 
     #[test]
     fn the_chain_is_one_line_without_control_characters() {
-        let error = Outer("a\u{1b}[31m", io::Error::other("first\nsecond"));
-        assert_eq!(one_line(&error).to_string(), r"cannot start a\u{1b}[31m: first\nsecond");
+        let error = Outer("a\u{1b}[31m\u{202e}", io::Error::other("first\nsecond"));
+        assert_eq!(one_line(&error).to_string(), r"cannot start a\u{1b}[31m\u{202e}: first\nsecond");
     }
 
     #[test]

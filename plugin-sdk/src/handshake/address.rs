@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use thiserror::Error;
 
@@ -75,6 +76,16 @@ impl PluginAddress {
             Self::Unix(_) | Self::Abstract(_) => "unix",
             Self::Tcp { .. } => "tcp",
         }
+    }
+}
+
+/// Reads `unix:PATH`, `unix:@NAME` or `tcp:HOST:PORT`, the form of configurations.
+impl FromStr for PluginAddress {
+    type Err = AddressProblem;
+
+    fn from_str(text: &str) -> Result<Self, AddressProblem> {
+        let (network, address) = text.split_once(':').unwrap_or((text, ""));
+        Self::parse(network, address)
     }
 }
 

@@ -9,6 +9,7 @@ mod address;
 mod cookie;
 mod env;
 mod line;
+mod reattach;
 mod version;
 
 pub use address::{AddressProblem, PluginAddress};
@@ -17,4 +18,5 @@ pub(crate) use env::*;
 pub use env::{EnvProblem, PortRange};
 pub(crate) use line::{Expectation, MAX_LINE_BYTES, parse_bool};
 pub use line::{HandshakeLine, LineProblem};
+pub use reattach::{ReattachConfig, ReattachProblem};
 pub use version::{AppVersion, AppVersions};

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::report::escape;
 use crate::{BrokerError, LineProblem, PluginAddress, TlsError};
 
-use super::{Exit, ProgramProblem};
+use super::{ChecksumError, Exit, ProgramProblem};
 
 /// Why there is no running plugin.
 #[derive(Debug, Error)]
@@ -33,6 +33,15 @@ pub enum LaunchError {
         /// What is wrong with it.
         #[source]
         problem: ProgramProblem,
+    },
+    /// The file is not the one that was pinned.
+    #[error("cannot start {}", program.display())]
+    Checksum {
+        /// The path.
+        program: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ChecksumError,
     },
     /// The operating system refused to start it.
     #[error("cannot start {}", program.display())]
@@ -120,6 +129,9 @@ impl LaunchError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::UnusableCookie | Self::NoVersion => true,
+            Self::Checksum { source, .. } => {
+                matches!(source, ChecksumError::Mismatch { .. } | ChecksumError::Script)
+            }
             Self::Program { problem, .. } => !matches!(problem, ProgramProblem::Io(_)),
             Self::Handshake { problem, .. } => matches!(
                 problem,
@@ -180,15 +192,27 @@ impl StderrTail {
     }
 }
 
-/// Lines that fit into one line of an error.
-const SHOWN_LINES: usize = 3;
+/// Lines that fit into one line of an error, without and with one that begins the complaint.
+const LAST_LINES: usize = 3;
+const LINES_OF_COMPLAINT: usize = 5;
+
+/// How complaints begin: of command line parsers and compilers, of Go, and of Rust.
+const COMPLAINTS: [&str; 4] = ["error:", "panic:", "fatal error:", "thread '"];
 
 impl fmt::Display for StderrTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said: Vec<&String> = self.0.iter().filter(|line| !line.trim().is_empty()).collect();
-        let last = &said[said.len().saturating_sub(SHOWN_LINES)..];
-        for (index, line) in last.iter().enumerate() {
-            f.write_str(if index == 0 { "; its stderr ends with " } else { ", " })?;
+        let complaint = said.iter().rposition(|line| COMPLAINTS.iter().any(|begin| line.starts_with(begin)));
+        let (introduction, shown) = match complaint {
+            Some(first) => ("says", &said[first..said.len().min(first + LINES_OF_COMPLAINT)]),
+            None => ("ends with", &said[said.len().saturating_sub(LAST_LINES)..]),
+        };
+        for (index, line) in shown.iter().enumerate() {
+            if index == 0 {
+                write!(f, "; its stderr {introduction} ")?;
+            } else {
+                f.write_str(", ")?;
+            }
             Quoted(line).fmt(f)?;
         }
         Ok(())
@@ -215,5 +239,22 @@ mod tests {
         let tail = StderrTail(["one", "two", " ", "th\u{1b}ree", "four"].map(str::to_owned).to_vec());
         assert_eq!(tail.to_string(), r#"; its stderr ends with "two", "th\u{1b}ree", "four""#);
         assert_eq!(StderrTail::default().to_string(), "");
+    }
+
+    #[test]
+    fn a_complaint_is_shown_from_its_beginning() {
+        let tail = [
+            "starting",
+            "panic: oh",
+            "",
+            "goroutine 1 [running]:",
+            "main.main()",
+            "\t/x.go:5",
+            "exit status 2",
+            "x",
+        ];
+        let tail = StderrTail(tail.map(str::to_owned).to_vec());
+        assert!(tail.to_string().starts_with(r#"; its stderr says "panic: oh", "goroutine 1"#), "{tail}");
+        assert!(!tail.to_string().contains(r#""x""#));
     }
 }

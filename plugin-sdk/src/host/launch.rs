@@ -1,6 +1,11 @@
 //! From a description of a plugin to a process that has said where it listens.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,21 +14,25 @@ use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
 use super::error::Waiting;
+use super::link::{Link, Reopen, Target, Unreachable};
 use super::log::Source;
-use super::output::Output;
-use super::plugin::connect;
-use super::{LaunchError, Plugin};
+use super::output::{Output, PIPE_GRACE};
+use super::plugin::Owner;
+use super::{Checksum, ChecksumError, Exit, LaunchError, Plugin};
 use crate::handshake::{CONTROL_VARIABLES, Expectation, MAX_LINE_BYTES, Offer};
-use crate::process::{Lines, Process, examine};
-use crate::transport::{Identity, Place, SocketDir};
-use crate::{AppVersion, AppVersions, HandshakeLine, LineProblem, MagicCookie, PortRange, TlsConfig};
+use crate::process::{Lines, Piece, PieceKind, Process, examine};
+use crate::services::Means;
+use crate::transport::{Identity, Peer, Place, SocketDir, Tls};
+use crate::{
+    AppVersion, AppVersions, HandshakeLine, LineProblem, MagicCookie, PortRange, ReattachConfig, TlsConfig,
+};
 
 /// Time from the start of the process to the answer of its first health check. go-plugin's `StartTimeout`.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time a plugin has to exit after `Shutdown` before it gets SIGTERM. go-plugin's value (`Client.Kill`, which then goes
 /// straight to SIGKILL), so authors can rely on it.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// How long a plugin that has printed rubbish, or closed its stdout, may take to exit by itself, so that the error can tell its
 /// exit status.
@@ -43,6 +52,11 @@ pub struct Contract {
 }
 
 impl Contract {
+    /// The versions that the host can speak.
+    pub(super) fn app_versions(&self) -> &AppVersions {
+        &self.app_versions
+    }
+
     /// The cookie and every application protocol version that the host can speak, in any order.
     #[must_use]
     pub fn new<V: Into<AppVersion>>(cookie: MagicCookie, app_versions: impl IntoIterator<Item = V>) -> Self {
@@ -115,7 +129,7 @@ pub enum Security {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Launch {
     program: PathBuf,
     contract: Contract,
@@ -129,6 +143,8 @@ pub struct Launch {
     pub(super) security: Security,
     pub(super) multiplexing: bool,
     pub(super) socket_group: Option<String>,
+    checksum: Option<Checksum>,
+    peer_check: bool,
     start_timeout: Duration,
     pub(super) shutdown_grace: Duration,
 }
@@ -152,6 +168,8 @@ impl Launch {
             security: Security::default(),
             multiplexing: false,
             socket_group: None,
+            checksum: None,
+            peer_check: true,
             start_timeout: START_TIMEOUT,
             shutdown_grace: SHUTDOWN_GRACE,
         }
@@ -237,6 +255,22 @@ impl Launch {
         self
     }
 
+    /// The checksum that the executable has to have, verified at each start: what runs is what was verified, whatever
+    /// happens to the file meanwhile. Not for scripts. Default: none.
+    #[must_use]
+    pub fn checksum(mut self, checksum: Checksum) -> Self {
+        self.checksum = Some(checksum);
+        self
+    }
+
+    /// Whether the process that listens on the announced Unix socket has to be of this user, and the plugin's own, a
+    /// descendant of it or of its process group. Default: yes. No for plugins in containers or behind proxies.
+    #[must_use]
+    pub fn peer_check(mut self, check: bool) -> Self {
+        self.peer_check = check;
+        self
+    }
+
     /// How long a start may take, up to the answer of the first health check. Default: 60 s.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
@@ -282,7 +316,8 @@ impl Launch {
     /// # Errors
     /// Whatever keeps it from being ready, with the true cause; nothing is left of the process then.
     pub async fn start(&self) -> Result<Plugin, LaunchError> {
-        self.spawn().await?.handshake().await?.connect().await
+        // On the heap: connecting holds TLS and HTTP/2 in the making, which is much for a caller's stack.
+        Box::pin(self.spawn().await?.handshake().await?.connect()).await
     }
 
     /// Starts the process, in a process group of its own and with a private directory for its sockets.
@@ -307,27 +342,41 @@ impl Launch {
             multiplexing: self.multiplexing,
         };
         let deadline = Instant::now() + self.start_timeout;
-        let started = Process::start(self.command(&offer), socket_dir)
+        let pinned = self.pinned().await?;
+        let started = Process::start(self.command(&offer, pinned.as_ref()), socket_dir)
             .await
             .map_err(|source| LaunchError::Spawn { program: self.program.clone(), source })?;
         let stdout = pipe::Receiver::from_owned_fd(started.stdout).map_err(LaunchError::Pipe)?;
         let stderr = pipe::Receiver::from_owned_fd(started.stderr).map_err(LaunchError::Pipe)?;
-        let source = Source { name: self.name.clone(), pid: started.process.pid() };
+        let source = Source { name: self.name.clone(), pid: Some(started.process.pid()) };
         tracing::debug!(plugin = source.name, pid = source.pid, program = %self.program.display(), "plugin started");
-        let output = Output::new(source, stderr);
+        let output = Output::of_child(source, stderr);
         let launch = self.clone();
         let instance = Instance { launch, process: started.process, output, place, identity, deadline };
         Ok(Spawned { instance, stdout: Lines::new(stdout, MAX_LINE_BYTES) })
     }
 
-    pub(super) fn plugin_name(&self) -> &str {
-        &self.name
+    /// The executable in memory, verified, if it has to be.
+    async fn pinned(&self) -> Result<Option<File>, LaunchError> {
+        let Some(checksum) = self.checksum.clone() else { return Ok(None) };
+        let program = self.program.clone();
+        let verified = tokio::task::spawn_blocking(move || checksum.verified_copy(&program)).await;
+        let verified = verified.unwrap_or_else(|error| Err(ChecksumError::Copy(io::Error::other(error))));
+        verified.map(Some).map_err(|source| LaunchError::Checksum { program: self.program.clone(), source })
     }
 
-    fn command(&self, offer: &Offer) -> Command {
+    fn command(&self, offer: &Offer, pinned: Option<&File>) -> Command {
         // A relative path must not start at the plugin's working directory.
         let program = std::path::absolute(&self.program).unwrap_or_else(|_| self.program.clone());
-        let mut command = Command::new(program);
+        let mut command = match pinned {
+            // The child has the descriptor until the moment of the exec, and no longer.
+            Some(file) => {
+                let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                command.arg0(program);
+                command
+            }
+            None => Command::new(program),
+        };
         let inherited = std::env::vars_os().filter(|(name, _)| self.environment.lets_through(name));
         let explicit =
             self.env.iter().filter(|(name, _)| CONTROL_VARIABLES.iter().all(|control| name != *control));
@@ -345,6 +394,19 @@ impl Launch {
             command.current_dir(dir);
         }
         command
+    }
+}
+
+/// Without the values of variables, which may be secrets.
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Launch")
+            .field("program", &self.program)
+            .field("name", &self.name)
+            .field("args", &self.args)
+            .field("env", &env)
+            .finish_non_exhaustive()
     }
 }
 
@@ -413,14 +475,34 @@ impl Spawned {
     /// The process ended, or printed something else, or nothing in time.
     pub async fn handshake(mut self) -> Result<Announced, LaunchError> {
         let instance = self.instance;
-        let Some(first) = instance.in_time(self.stdout.next()).await else {
-            let begun = quotable(self.stdout.pending());
-            return Err(instance.timed_out(Waiting::Line(begun)).await);
-        };
-        let Some(piece) = first.map_err(LaunchError::Pipe)? else {
-            return Err(instance
-                .fail_unless_exited(|stderr_tail| LaunchError::StdoutClosed { stderr_tail })
-                .await);
+        let stdout = &mut self.stdout;
+        let first = instance
+            .in_time(async {
+                tokio::select! {
+                    // First, so that a line that was printed before the end is seen.
+                    biased;
+                    line = stdout.next() => First::Line(line),
+                    exit = instance.process.exited() => match tokio::time::timeout(PIPE_GRACE, stdout.next()).await {
+                        Ok(line @ Ok(Some(_))) => First::Line(line),
+                        _ => First::Exited(exit),
+                    },
+                }
+            })
+            .await;
+        let piece = match first {
+            Some(First::Line(Ok(Some(piece)))) => piece,
+            Some(First::Line(Ok(None))) => {
+                let closed = |stderr_tail| LaunchError::StdoutClosed { stderr_tail };
+                return Err(instance.fail_unless_exited(closed).await);
+            }
+            Some(First::Line(Err(error))) => return Err(instance.fail(|_| LaunchError::Pipe(error)).await),
+            Some(First::Exited(exit)) => {
+                return Err(instance.fail(|stderr_tail| LaunchError::Exited { exit, stderr_tail }).await);
+            }
+            None => {
+                let begun = quotable(self.stdout.pending());
+                return Err(instance.timed_out(Waiting::Line(begun)).await);
+            }
         };
         let expected = Expectation {
             app_versions: &instance.launch.contract.app_versions,
@@ -428,7 +510,7 @@ impl Spawned {
             multiplexing: instance.launch.multiplexing,
         };
         let parsed = match piece.kind {
-            crate::process::PieceKind::Whole => HandshakeLine::parse(&piece.bytes, &expected),
+            PieceKind::Whole => HandshakeLine::parse(&piece.bytes, &expected),
             _ => Err(LineProblem::TooLong),
         };
         match parsed {
@@ -441,6 +523,12 @@ impl Spawned {
             }
         }
     }
+}
+
+/// What comes first of a process that was started.
+enum First {
+    Line(io::Result<Option<Piece>>),
+    Exited(Exit),
 }
 
 fn quotable(bytes: &[u8]) -> String {
@@ -470,8 +558,66 @@ impl Announced {
     pub async fn connect(self) -> Result<Plugin, LaunchError> {
         let Self { mut instance, stdout, line } = self;
         instance.output.read_stdout(stdout);
-        connect(instance, line).await
+        let tls = match (&instance.launch.security, &instance.identity, &line.server_cert) {
+            (Security::Tls(config), ..) => Some(config.tls()),
+            (_, Some(own), Some(peer)) => match Tls::pinned(own, peer.clone()) {
+                Ok(tls) => Some(tls),
+                Err(error) => return Err(instance.fail(|_| error.into()).await),
+            },
+            _ => None,
+        };
+        let means = Means { place: instance.place.clone(), tls, mux: None };
+        let process = &instance.process;
+        let target = Target {
+            address: line.address.clone(),
+            peer: if instance.launch.peer_check { Peer::Tree(process.pid()) } else { Peer::Anyone },
+            exit: Some(process.exit()),
+        };
+        let reach = target.reach(means, instance.launch.multiplexing, instance.deadline);
+        let reached = instance
+            .in_time(async {
+                tokio::select! {
+                    // First, so that a plugin that printed its line and crashed is told by its exit.
+                    biased;
+                    exit = process.exited() => Reached::Exited(exit),
+                    linked = reach => linked.map_or_else(Reached::Not, Reached::Linked),
+                }
+            })
+            .await;
+        let link = match reached {
+            Some(Reached::Linked(link)) => link,
+            None => return Err(instance.timed_out(Waiting::Health).await),
+            Some(Reached::Exited(exit)) => {
+                return Err(instance.fail(|stderr_tail| LaunchError::Exited { exit, stderr_tail }).await);
+            }
+            Some(Reached::Not(Unreachable::Refused(source))) => {
+                let error = |stderr_tail| LaunchError::Connect { address: line.address, source, stderr_tail };
+                return Err(instance.fail_unless_exited(error).await);
+            }
+            Some(Reached::Not(Unreachable::Unwell(source))) => {
+                let error = |stderr_tail| LaunchError::Unhealthy { source, stderr_tail };
+                return Err(instance.fail_unless_exited(error).await);
+            }
+        };
+        let Instance { launch, process, mut output, identity, .. } = instance;
+        link.open_streams(&mut output, Reopen::No);
+        let HandshakeLine { app_version, address, .. } = line;
+        let reattach = (identity.is_none() && !launch.multiplexing).then(|| ReattachConfig {
+            app_version: Some(app_version),
+            address: address.clone(),
+            pid: Some(process.pid()),
+            test: false,
+        });
+        let owner = Owner::Child { process, grace: launch.shutdown_grace };
+        Ok(Plugin { owner, address, app_version, link, output, reattach })
     }
+}
+
+/// How an attempt to reach a plugin ended.
+enum Reached {
+    Linked(Link),
+    Exited(Exit),
+    Not(Unreachable),
 }
 
 #[cfg(test)]
@@ -495,7 +641,7 @@ mod tests {
             client_cert: None,
             multiplexing: false,
         };
-        let command = launch.command(&offer);
+        let command = launch.command(&offer, None);
         let get = |name: &str| {
             let found = command.get_envs().find(|(key, _)| *key == name);
             found.and_then(|(_, value)| value).map(|value| value.to_string_lossy().into_owned())

@@ -15,7 +15,8 @@ use crate::report::escape;
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     pub(crate) name: String,
-    pub(crate) pid: u32,
+    /// `None`: it is not known.
+    pub(crate) pid: Option<u32>,
 }
 
 /// Reads one plugin's stderr, line by line.
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     fn reader() -> LogReader {
-        LogReader::new(Source { name: "test".into(), pid: 1 })
+        LogReader::new(Source { name: "test".into(), pid: Some(1) })
     }
 
     #[test]

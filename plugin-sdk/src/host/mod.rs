@@ -11,14 +11,19 @@
 //! fails, the process is killed and reaped before the error is returned, and its socket directory is removed. The same
 //! happens, without waiting, when a value of the chain is dropped.
 
+mod attach;
 mod error;
 mod launch;
+mod link;
 mod log;
 mod output;
 mod plugin;
 
+pub use attach::{Attach, AttachError};
 pub use error::{HealthError, LaunchError, StderrTail, Waiting};
 pub use launch::{Announced, Contract, Environment, Launch, Security, Spawned, Stdin};
 pub use plugin::Plugin;
 
-pub use crate::process::{Exit, ExitKind, Machine, ProgramProblem, StopStep, kill_all};
+pub use crate::process::{
+    Checksum, ChecksumError, ChecksumProblem, Exit, ExitKind, Machine, ProgramProblem, StopStep, kill_all,
+};

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::StderrTail;
 use super::log::{LogReader, Source, emit_output};
 use crate::process::Lines;
+use crate::transport::SocketDir;
 
 /// Longest line that is read as one, go-plugin's default (`PluginLogBufferSize`).
 const LOG_LINE_BYTES: usize = 64 * 1024;
@@ -23,7 +24,7 @@ const TAIL_LINES: usize = 200;
 const TAIL_LINE_CHARACTERS: usize = 500;
 
 /// How long after the end of a process its pipes are read on. A process outside of its group may hold them.
-const PIPE_GRACE: Duration = Duration::from_millis(250);
+pub(super) const PIPE_GRACE: Duration = Duration::from_millis(250);
 
 /// What is buffered between the stdio stream and the log.
 const STDIO_BUFFER_BYTES: usize = 8 * 1024;
@@ -34,14 +35,32 @@ pub(crate) struct Output {
     source: Source,
     tail: Tail,
     readers: JoinSet<()>,
+    /// For as long as there may be output.
+    kept: Option<SocketDir>,
 }
 
 impl Output {
-    pub(crate) fn new(source: Source, stderr: pipe::Receiver) -> Self {
-        let tail = Tail::default();
-        let mut readers = JoinSet::new();
-        readers.spawn(read_stderr(stderr, LogReader::new(source.clone()), tail.clone()));
-        Self { source, tail, readers }
+    /// Of a plugin that is only attached to: there are no pipes.
+    pub(crate) fn of_stranger(source: Source) -> Self {
+        Self { source, tail: Tail::default(), readers: JoinSet::new(), kept: None }
+    }
+
+    /// Of a child.
+    pub(crate) fn of_child(source: Source, stderr: pipe::Receiver) -> Self {
+        let mut output = Self::of_stranger(source);
+        let log = LogReader::new(output.source.clone());
+        output.readers.spawn(read_stderr(stderr, log, output.tail.clone()));
+        output
+    }
+
+    /// Keeps the host's own socket directory for a plugin without a process to keep it.
+    pub(crate) fn keep(&mut self, dir: SocketDir) {
+        self.kept = Some(dir);
+    }
+
+    /// What the plugin is called in logs.
+    pub(crate) fn name(&self) -> &str {
+        &self.source.name
     }
 
     /// Reads what comes on stdout after the handshake, so that the plugin does not block on a full pipe.

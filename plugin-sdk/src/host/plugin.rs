@@ -2,85 +2,116 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::Instant;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use super::error::Waiting;
-use super::launch::{Instance, REAP_LIMIT};
-use super::{Exit, HealthError, LaunchError, Security};
-use crate::generated::health::HealthCheckRequest;
-use crate::generated::health::health_check_response::ServingStatus;
-use crate::generated::health::health_client::HealthClient;
+use super::launch::REAP_LIMIT;
+use super::link::{Link, check};
+use super::output::Output;
+use super::{Exit, ExitKind, HealthError, StderrTail, StopStep};
 use crate::generated::plugin::Empty;
 use crate::generated::plugin::grpc_controller_client::GrpcControllerClient;
-use crate::services::{HEALTH_SERVICE_NAME, Means, receive_stdio, run_at_host};
-use crate::transport::{Dial, Mux, Stream, Tls, channel, connect as connect_raw};
-use crate::{AppVersion, Broker, BrokerError, HandshakeLine, PluginAddress};
+use crate::process::{ForeignProcess, Process};
+use crate::{AppVersion, Broker, PluginAddress, ReattachConfig};
 
 /// How long a health check may take. go-plugin's `Ping` has no limit and hangs on a stopped plugin.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A plugin that can be called. Dropping it kills its process group; [`shutdown`](Self::shutdown) is the polite way.
+/// A plugin that can be called.
+///
+/// [`shutdown`](Self::shutdown) is the polite way to end it. Dropping one that this host has launched kills its
+/// process group; dropping one that it is attached to leaves it running.
 #[derive(Debug)]
 pub struct Plugin {
-    instance: Instance,
-    line: HandshakeLine,
-    channel: Channel,
-    broker: Broker,
-    /// Ends the broker, and with it all that was made through it.
-    _end: DropGuard,
+    pub(super) owner: Owner,
+    pub(super) address: PluginAddress,
+    pub(super) app_version: AppVersion,
+    pub(super) link: Link,
+    pub(super) output: Output,
+    /// What another host needs to reattach; `None` where that is not possible.
+    pub(super) reattach: Option<ReattachConfig>,
+}
+
+/// Whose process it is, and so who may end it, and how.
+#[derive(Debug)]
+pub(super) enum Owner {
+    /// A child of this host.
+    Child { process: Process, grace: Duration },
+    /// Started by an earlier host, which has handed it over.
+    Reattached { process: ForeignProcess, since: Instant, grace: Duration },
+    /// A service, or a plugin in test mode: it manages its own life.
+    Itself { pid: Option<u32>, since: Instant },
 }
 
 impl Plugin {
-    /// The name given to its launch.
+    /// The name given to its launch or attachment.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.instance.launch.plugin_name()
+        self.output.name()
     }
 
-    /// A connection for any client that tonic generates. Cheap to clone. Calls on it fail once this plugin has ended;
-    /// they never reach another process.
+    /// A connection for any client that tonic generates. Cheap to clone. To a launched plugin, calls fail once its
+    /// process has ended, and never reach another; to a service, the connection is made again when it is back.
     ///
     /// Messages from the plugin are limited to 4 MiB unless the client's `max_decoding_message_size` is raised.
     #[must_use]
     pub fn channel(&self) -> Channel {
-        self.channel.clone()
+        self.link.channel.clone()
     }
 
     /// More gRPC servers, in either direction, between this plugin and its host.
     #[must_use]
     pub fn broker(&self) -> &Broker {
-        &self.broker
+        &self.link.broker
     }
 
-    /// Process id, which is also the id of its process group.
+    /// Process id, which for a launched plugin is also the id of its process group. `None` for a service.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.instance.process.pid()
+    pub fn pid(&self) -> Option<u32> {
+        match &self.owner {
+            Owner::Child { process, .. } => Some(process.pid()),
+            Owner::Reattached { process, .. } => Some(process.pid()),
+            Owner::Itself { pid, .. } => *pid,
+        }
     }
 
     /// The application protocol version that was agreed on.
     #[must_use]
     pub fn app_version(&self) -> AppVersion {
-        self.line.app_version
+        self.app_version
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> &PluginAddress {
-        &self.line.address
+        &self.address
     }
 
-    /// Waits until the process is gone. May be called any number of times, and dropped.
-    pub async fn exited(&self) -> Exit {
-        self.instance.process.exited().await
-    }
-
-    /// The last lines of its stderr.
+    /// What another host needs to reattach to this plugin. `None` with AutoMTLS, whose keys only this host has, and with
+    /// multiplexing, where a plugin takes one connection only.
     #[must_use]
-    pub fn stderr_tail(&self) -> super::StderrTail {
-        self.instance.output.tail()
+    pub fn reattach_config(&self) -> Option<&ReattachConfig> {
+        self.reattach.as_ref()
+    }
+
+    /// Waits until the process is gone. May be called any number of times, and dropped. Of a service nobody knows; it
+    /// then waits for ever.
+    pub async fn exited(&self) -> Exit {
+        match &self.owner {
+            Owner::Child { process, .. } => process.exited().await,
+            Owner::Reattached { process, since, .. } => {
+                process.gone().await;
+                gone(*since, StopStep::Nothing)
+            }
+            Owner::Itself { .. } => std::future::pending().await,
+        }
+    }
+
+    /// The last lines of its stderr, if this host has launched it.
+    #[must_use]
+    pub fn stderr_tail(&self) -> StderrTail {
+        self.output.tail()
     }
 
     /// Asks the plugin whether it is able to work. go-plugin's `Ping`, with a time limit of 5 s, and with a look at
@@ -89,173 +120,86 @@ impl Plugin {
     /// # Errors
     /// It is not, or does not answer.
     pub async fn health(&self) -> Result<(), HealthError> {
-        check(self.channel()).await
+        let answer = tokio::time::timeout(HEALTH_TIMEOUT, check(self.channel())).await;
+        answer.unwrap_or(Err(HealthError::TimedOut(HEALTH_TIMEOUT)))
     }
 
     /// Ends the plugin: asks it with `GRPCController.Shutdown`, sends SIGTERM after the grace time, SIGKILL to the
     /// process group after the grace time again. Returns when it is gone, and its socket directory with it, at the latest 5 s
     /// after SIGKILL.
-    pub async fn shutdown(mut self) -> Exit {
-        self.broker.close();
-        let grace = self.instance.launch.shutdown_grace;
-        let process = &self.instance.process;
-        let graceful = async {
-            process.note_shutdown_asked();
-            let asked = GrpcControllerClient::new(self.channel.clone()).shutdown(Empty {}).await;
-            match asked {
-                // A plugin without the service will not end by itself.
-                Err(status) if status.code() == Code::Unimplemented => std::future::ready(None).await,
-                // Any other answer, and none, is followed by the exit: go-plugin's server breaks off the call.
-                _ => Some(process.exited().await),
+    ///
+    /// One that was reattached to is asked and then gets SIGKILL, itself alone, as from go-plugin's hosts. A service, or
+    /// a plugin in test mode, is left running: only the connection ends.
+    pub async fn shutdown(self) -> Exit {
+        let Self { owner, link, mut output, .. } = self;
+        link.broker.close();
+        let exit = match owner {
+            Owner::Child { process, grace } => end_child(&process, &link.channel, grace).await,
+            Owner::Reattached { process, since, grace } => {
+                end_reattached(&process, &link.channel, since, grace).await
+            }
+            Owner::Itself { since, .. } => {
+                Exit { status: ExitKind::LeftRunning, after: StopStep::Nothing, uptime: since.elapsed() }
             }
         };
-        let mut exit = tokio::time::timeout(grace, async {
-            tokio::select! {
-                exit = process.exited() => Some(exit),
-                exit = graceful => exit,
-            }
-        })
-        .await
-        .ok()
-        .flatten();
-        if exit.is_none() {
-            process.terminate();
-            exit = tokio::time::timeout(grace, process.exited()).await.ok();
-        }
-        if exit.is_none() {
-            process.kill();
-            exit = tokio::time::timeout(REAP_LIMIT, process.exited()).await.ok();
-        }
-        let exit = exit.unwrap_or_else(|| process.unreaped());
-        self.instance.output.finish().await;
+        drop(link);
+        output.finish().await;
         exit
     }
 }
 
-/// The last step of a start.
-pub(super) async fn connect(mut instance: Instance, line: HandshakeLine) -> Result<Plugin, LaunchError> {
-    let address = line.address.clone();
-    let tls = match (&instance.launch.security, &instance.identity, &line.server_cert) {
-        (Security::Tls(config), ..) => Some(config.tls()),
-        (_, Some(own), Some(peer)) => Some(Tls::pinned(own, peer.clone())?),
-        _ => None,
-    };
-    let end = CancellationToken::new();
-    let multiplexing = instance.launch.multiplexing;
-    let means = Means { place: instance.place.clone(), tls, mux: None };
-    let outcome = instance
-        .in_time(async {
-            tokio::select! {
-                // First, so that a plugin that printed its line and crashed is told by its exit.
-                biased;
-                exit = instance.process.exited() => Outcome::Exited(exit),
-                outcome = reach(&address, means, multiplexing, &end) => outcome,
-            }
-        })
-        .await;
-    let (channel, broker) = match outcome {
-        Some(Outcome::Ready(channel, broker)) => (channel, broker),
-        None => return Err(instance.timed_out(Waiting::Health).await),
-        Some(Outcome::Exited(exit)) => {
-            return Err(instance.fail(|stderr_tail| LaunchError::Exited { exit, stderr_tail }).await);
-        }
-        Some(Outcome::Refused(source)) => {
-            let error = |stderr_tail| LaunchError::Connect { address, source, stderr_tail };
-            return Err(instance.fail_unless_exited(error).await);
-        }
-        Some(Outcome::Unwell(source)) => {
-            let error = |stderr_tail| LaunchError::Unhealthy { source, stderr_tail };
-            return Err(instance.fail_unless_exited(error).await);
-        }
-    };
-    instance.output.spawn(run_at_host(broker.clone(), channel.clone()));
-    let stdio = receive_stdio(
-        channel.clone(),
-        instance.output.log_sink("stdout"),
-        instance.output.log_sink("stderr"),
-    );
-    instance.output.spawn(async move {
-        if let Err(status) = stdio.await {
-            tracing::warn!(%status, "the plugin's output stream failed");
-        }
-    });
-    Ok(Plugin { instance, line, channel, broker, _end: end.drop_guard() })
+async fn end_child(process: &Process, channel: &Channel, grace: Duration) -> Exit {
+    process.note_shutdown_asked();
+    if let Some(exit) = ask(channel, grace, process.exited()).await {
+        return exit;
+    }
+    process.terminate();
+    if let Ok(exit) = tokio::time::timeout(grace, process.exited()).await {
+        return exit;
+    }
+    process.kill();
+    let killed = tokio::time::timeout(REAP_LIMIT, process.exited()).await;
+    killed.unwrap_or_else(|_| process.unreaped())
 }
 
-/// How an attempt to reach a plugin ended.
-enum Outcome {
-    Ready(Channel, Broker),
-    Exited(Exit),
-    Refused(BrokerError),
-    Unwell(HealthError),
-}
-
-async fn reach(
-    address: &PluginAddress,
-    means: Means,
-    multiplexing: bool,
-    end: &CancellationToken,
-) -> Outcome {
-    let tls = means.tls.clone();
-    let connected = if multiplexing {
-        multiplex(address, means, end).await
-    } else {
-        let channel = channel(address.clone(), tls).await.map_err(BrokerError::Connect);
-        channel.map(|channel| (channel, Broker::new(means, end)))
-    };
-    let (channel, broker) = match connected {
-        Ok(connected) => connected,
-        Err(error) => return Outcome::Refused(error),
-    };
-    match check(channel.clone()).await {
-        Ok(()) => Outcome::Ready(channel, broker),
-        Err(HealthError::Check(status)) if status.code() == Code::Unimplemented => {
-            tracing::warn!("the plugin has no health service");
-            Outcome::Ready(channel, broker)
-        }
-        Err(error) => Outcome::Unwell(error),
+async fn end_reattached(
+    process: &ForeignProcess,
+    channel: &Channel,
+    since: Instant,
+    grace: Duration,
+) -> Exit {
+    if ask(channel, grace, process.gone()).await.is_some() {
+        return gone(since, StopStep::Shutdown);
+    }
+    process.kill();
+    match tokio::time::timeout(REAP_LIMIT, process.gone()).await {
+        Ok(()) => gone(since, StopStep::Kill),
+        Err(_) => Exit { status: ExitKind::Unreaped, after: StopStep::Kill, uptime: since.elapsed() },
     }
 }
 
-/// Makes the one connection of a plugin that multiplexes.
-async fn multiplex(
-    address: &PluginAddress,
-    means: Means,
-    end: &CancellationToken,
-) -> Result<(Channel, Broker), BrokerError> {
-    let tls = means.tls.clone();
-    let (mux, mut streams) = Mux::client(connect_raw(address).await?);
-    let broker = Broker::new(Means { mux: Some(mux.clone()), ..means }, end);
-    let router = broker.clone();
-    tokio::spawn(end.clone().run_until_cancelled_owned(async move {
-        while let Some(stream) = streams.recv().await {
-            if router.route(stream).is_some() {
-                tracing::warn!("the plugin opened a stream that it had not knocked for");
-            }
+/// The end of a process whose status goes to its parent.
+fn gone(since: Instant, after: StopStep) -> Exit {
+    Exit { status: ExitKind::Unknown, after, uptime: since.elapsed() }
+}
+
+/// Sends `Shutdown` and waits for the end, for the grace time at most. A plugin without the service will not end by
+/// itself, and is not waited for. Any other answer, and none, may be followed by the end: go-plugin's server breaks off the call.
+async fn ask<T>(channel: &Channel, grace: Duration, end: impl Future<Output = T>) -> Option<T> {
+    let mut client = GrpcControllerClient::new(channel.clone());
+    let asked = async {
+        match client.shutdown(Empty {}).await {
+            Err(status) if status.code() == Code::Unimplemented => (),
+            _ => std::future::pending().await,
         }
-    }));
-    let channel = channel(MainStream(mux), tls).await.map_err(BrokerError::Connect)?;
-    Ok((channel, broker))
-}
-
-/// The host's own connection to a plugin that multiplexes: a stream without a knock.
-#[derive(Debug, Clone)]
-struct MainStream(Mux);
-
-impl Dial for MainStream {
-    async fn dial(&self) -> Result<Stream, BrokerError> {
-        self.0.dial(std::future::ready(Ok(()))).await
-    }
-}
-
-async fn check(channel: Channel) -> Result<(), HealthError> {
-    let request = HealthCheckRequest { service: HEALTH_SERVICE_NAME.to_owned() };
-    let mut client = HealthClient::new(channel);
-    let answer = tokio::time::timeout(HEALTH_TIMEOUT, client.check(request))
-        .await
-        .map_err(|_| HealthError::TimedOut(HEALTH_TIMEOUT))??;
-    match answer.get_ref().status() {
-        ServingStatus::Serving => Ok(()),
-        other => Err(HealthError::NotServing(other.as_str_name())),
-    }
+    };
+    let ended = async {
+        tokio::select! {
+            // First, so that a plugin that answers and ends is seen to end.
+            biased;
+            ended = end => Some(ended),
+            () = asked => None,
+        }
+    };
+    tokio::time::timeout(grace, ended).await.ok().flatten()
 }

@@ -5,12 +5,18 @@
 //!                  Shutdown, SIGTERM or host gone -> drain -> socket removed -> exit code 0
 //! ```
 
+mod arguments;
+mod builder;
+mod child;
 mod host_watch;
 mod logging;
-mod serve;
+mod server;
+mod service;
 mod stdout;
+mod test_mode;
 
+pub use arguments::{ArgumentProblem, args};
+pub use builder::{Context, Network, PluginBuilder, ServeError};
 pub use logging::{HclogLayer, init_logging};
-pub use serve::{Context, Network, PluginBuilder, ServeError};
 
 pub use crate::services::{HealthReporter, StdioWriter};

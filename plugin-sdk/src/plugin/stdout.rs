@@ -1,13 +1,12 @@
 //! Capture of stdout: once the handshake line is out, file descriptor 1 leads to the host's `GRPCStdio` stream, for
 //! `println!`, C libraries and child processes alike.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 use crate::services::StdioWriter;
 
@@ -17,19 +16,26 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(200);
 /// A running capture.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    copying: JoinHandle<()>,
+    copied: oneshot::Receiver<()>,
     /// The pipe to the host on which the handshake line went out. Kept open: a host may take its end for ours.
     _original: OwnedFd,
 }
 
 impl Capture {
     /// Puts a pipe in the place of descriptor 1 and copies what comes out of it to `writer`.
+    ///
+    /// A thread does so, since a handler that prints more than the pipe holds keeps its own thread from doing anything
+    /// else, which may be the only one of the run time.
     pub(crate) fn start(writer: StdioWriter) -> io::Result<Self> {
         let original = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (read, write) = io::pipe()?;
+        let (tell, copied) = oneshot::channel();
+        std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
+            copy(OwnedFd::from(read).into(), writer);
+            let _ = tell.send(());
+        })?;
         rustix::stdio::dup2_stdout(&write)?;
-        let copying = tokio::spawn(copy(pipe::Receiver::from_owned_fd(read)?, writer));
-        Ok(Self { copying, _original: original })
+        Ok(Self { copied, _original: original })
     }
 
     /// Ends the capture after what has been written so far. Later output is thrown away.
@@ -38,16 +44,18 @@ impl Capture {
         if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
             let _ = rustix::stdio::dup2_stdout(null);
         }
-        let abort = self.copying.abort_handle();
-        if tokio::time::timeout(FLUSH_LIMIT, self.copying).await.is_err() {
-            abort.abort();
-        }
+        let _ = tokio::time::timeout(FLUSH_LIMIT, self.copied).await;
     }
 }
 
-async fn copy(mut pipe: pipe::Receiver, mut writer: StdioWriter) {
+fn copy(mut pipe: File, mut writer: StdioWriter) {
     let mut buffer = vec![0; 8 * 1024];
-    while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
-        let _ = writer.write_all(&buffer[..length]);
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(length) => _ = writer.write_all(&buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
     }
 }

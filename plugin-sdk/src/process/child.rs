@@ -15,7 +15,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
-use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 
 use super::{Exit, ExitKind, StopStep};
@@ -47,23 +46,30 @@ struct Shared {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Life {
-    Running { step: StopStep },
+struct Life {
+    state: State,
+    /// How far the host has gone to end it.
+    step: StopStep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
     Reaped,
 }
 
 impl Process {
     /// Starts the command in a process group of its own, with pipes for stdout and stderr.
     ///
-    /// `socket_dir` is removed when the child has been reaped.
-    pub(crate) async fn start(mut command: Command, socket_dir: TempDir) -> io::Result<Started> {
+    /// `kept` is dropped when the child has been reaped, before its exit is told.
+    pub(crate) async fn start(mut command: Command, kept: impl Send + 'static) -> io::Result<Started> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (tell, told) = oneshot::channel();
         let entry = Census::enter();
         std::thread::Builder::new()
             .name("plugin-wait".to_owned())
             .stack_size(THREAD_STACK_BYTES)
-            .spawn(move || attend(command, socket_dir, tell, &entry))?;
+            .spawn(move || attend(command, kept, tell, &entry))?;
         told.await.unwrap_or_else(|_| Err(io::Error::other("the thread that starts the plugin has ended")))
     }
 
@@ -77,6 +83,11 @@ impl Process {
         let seen = exit.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone());
         // The thread publishes the exit as its last act, and nothing in it panics.
         seen.unwrap_or_else(|| self.unreaped())
+    }
+
+    /// The exit, once it has happened.
+    pub(crate) fn exit(&self) -> watch::Receiver<Option<Exit>> {
+        self.exit.clone()
     }
 
     /// Notes that the child was asked to end.
@@ -114,8 +125,8 @@ impl Shared {
 
     fn advance(&self, to: StopStep, act: impl FnOnce(Pid) -> rustix::io::Result<()>) {
         let mut life = self.life();
-        if let Life::Running { step } = *life {
-            *life = Life::Running { step: step.max(to) };
+        if life.state == State::Running {
+            life.step = life.step.max(to);
             // It fails only for a process that has ended already, which is what was wanted.
             let _ = act(self.pid);
         }
@@ -181,13 +192,13 @@ pub fn kill_all(limit: Duration) -> usize {
 }
 
 /// The thread's whole life: start, tell, wait, sweep the group, reap, publish.
-fn attend(command: Command, socket_dir: TempDir, tell: oneshot::Sender<io::Result<Started>>, entry: &Entry) {
+fn attend(command: Command, kept: impl Send, tell: oneshot::Sender<io::Result<Started>>, entry: &Entry) {
     let (publish, exit) = watch::channel(None);
     let (mut child, started) = match spawn(command, exit) {
         Ok(pair) => pair,
         Err(error) => {
             // Before anybody hears of the failure.
-            drop(socket_dir);
+            drop(kept);
             let _ = tell.send(Err(error));
             return;
         }
@@ -197,16 +208,22 @@ fn attend(command: Command, socket_dir: TempDir, tell: oneshot::Sender<io::Resul
     let _ = entry.0.set(Arc::clone(&shared));
     // If nobody waits for the start any more, the handle comes back and its drop kills the group.
     drop(tell.send(Ok(started)));
-    await_exit(shared.pid);
+    let waited = await_exit(shared.pid);
     let exit = {
         let mut life = shared.life();
-        let Life::Running { step } = *life else { return };
-        let _ = kill_group(shared.pid);
-        let status = child.wait().map_or(ExitKind::Unreaped, ExitKind::from);
-        *life = Life::Reaped;
-        Exit { status, after: step, uptime: since.elapsed() }
+        let after = std::mem::replace(&mut life.state, State::Reaped);
+        debug_assert_eq!(after, State::Running, "only this thread reaps");
+        let status = match waited {
+            Ok(()) => {
+                let _ = kill_group(shared.pid);
+                child.wait().map_or(ExitKind::Unknown, ExitKind::from)
+            }
+            // Where SIGCHLD is ignored, the kernel reaps: the id may be another process's by now.
+            Err(_) => ExitKind::Unknown,
+        };
+        Exit { status, after: life.step, uptime: since.elapsed() }
     };
-    drop(socket_dir);
+    drop(kept);
     publish.send_replace(Some(exit));
 }
 
@@ -215,7 +232,8 @@ fn spawn(mut command: Command, exit: watch::Receiver<Option<Exit>>) -> io::Resul
     #[expect(clippy::disallowed_methods, reason = "this is the one place where plugins are started")]
     let mut child = command.spawn()?;
     let pid = Pid::from_child(&child);
-    let shared = Arc::new(Shared { pid, life: Mutex::new(Life::Running { step: StopStep::Nothing }) });
+    let shared =
+        Arc::new(Shared { pid, life: Mutex::new(Life { state: State::Running, step: StopStep::Nothing }) });
     let process = Process { shared, started, exit };
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::Error::other("the plugin was started without pipes"));
@@ -224,9 +242,14 @@ fn spawn(mut command: Command, exit: watch::Receiver<Option<Exit>>) -> io::Resul
 }
 
 /// Blocks until the child has ended, and leaves it to be reaped.
-fn await_exit(pid: Pid) {
+fn await_exit(pid: Pid) -> rustix::io::Result<()> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    while matches!(rustix::process::waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
+    loop {
+        match rustix::process::waitid(WaitId::Pid(pid), options) {
+            Err(rustix::io::Errno::INTR) => {}
+            waited => return waited.map(|_| ()),
+        }
+    }
 }
 
 #[cfg(test)]

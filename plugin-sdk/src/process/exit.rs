@@ -29,6 +29,10 @@ pub enum ExitKind {
         /// Whether a core was dumped.
         core_dumped: bool,
     },
+    /// It has ended, and how is known to its parent only, which is not this host.
+    Unknown,
+    /// It runs on: this host has only left it.
+    LeftRunning,
     /// It got SIGKILL and still was not gone when waiting for it was given up: the kernel is holding it, usually in
     /// I/O on a dead file system.
     Unreaped,
@@ -78,6 +82,8 @@ impl fmt::Display for Exit {
                 }
                 f.write_str(if core_dumped { ", core dumped" } else { "" })
             }
+            ExitKind::Unknown => f.write_str("ended"),
+            ExitKind::LeftRunning => f.write_str("left running"),
             ExitKind::Unreaped => f.write_str("still there after SIGKILL"),
         }
     }

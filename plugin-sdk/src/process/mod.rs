@@ -1,13 +1,17 @@
 //! From a command to an exit status: what is true of any child process, whatever it says on its pipes.
 
+mod checksum;
 mod child;
 mod exit;
+mod foreign;
 mod lines;
 mod program;
 
+pub use checksum::{Checksum, ChecksumError, ChecksumProblem};
 pub(crate) use child::Process;
 pub use child::kill_all;
 pub use exit::{Exit, ExitKind, StopStep};
+pub(crate) use foreign::ForeignProcess;
 pub(crate) use lines::{Lines, Piece, PieceKind};
 pub(crate) use program::examine;
 pub use program::{Machine, ProgramProblem};

@@ -50,8 +50,16 @@ pub enum ProgramProblem {
         begins: String,
     },
     /// A script whose first line names a program that is not there.
-    #[error("its interpreter {} does not exist", .0.display())]
+    #[error("its interpreter {} does not exist", .0.to_string_lossy().escape_debug())]
     Interpreter(PathBuf),
+    /// It may be executed, but not where it is.
+    #[error(
+        "it is executable (mode {mode:04o}), but its file system is mounted noexec, or a directory above it is closed"
+    )]
+    NoExec {
+        /// Permission bits.
+        mode: u32,
+    },
     /// The system would not tell, or refused.
     #[error("it cannot be examined")]
     Io(#[source] io::Error),
@@ -109,7 +117,11 @@ pub(crate) fn examine(program: &Path) -> Result<(), ProgramProblem> {
     }
     let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
     if rustix::fs::access(program, rustix::fs::Access::EXEC_OK).is_err() {
-        return Err(ProgramProblem::NotExecutable { mode, owner });
+        return Err(if mode & 0o111 == 0o111 {
+            ProgramProblem::NoExec { mode }
+        } else {
+            ProgramProblem::NotExecutable { mode, owner }
+        });
     }
     match File::open(program) {
         Ok(file) => examine_contents(program, file),
@@ -155,7 +167,9 @@ fn examine_elf(program: &Path, start: &[u8]) -> Result<(), ProgramProblem> {
 
 fn examine_script(line: &[u8]) -> Result<(), ProgramProblem> {
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let interpreter = line.trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    // As the kernel does: a carriage return is a part of the name.
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let interpreter = line.split(is_blank).find(|word| !word.is_empty()).unwrap_or_default();
     let interpreter = Path::new(std::ffi::OsStr::from_bytes(interpreter));
     if interpreter.exists() { Ok(()) } else { Err(ProgramProblem::Interpreter(interpreter.to_path_buf())) }
 }
@@ -207,6 +221,7 @@ mod tests {
             ("plugin.so", elf(host.0), 0o755, "it is a shared object".to_owned()),
             ("plugin", b"hello".to_vec(), 0o755, "it is neither an executable nor a script".to_owned()),
             ("plugin", b"#!/no/such/interpreter -x\n".to_vec(), 0o755, "its interpreter /no/such".to_owned()),
+            ("plugin", b"#!/bin/sh\r\n".to_vec(), 0o755, r"its interpreter /bin/sh\r does".to_owned()),
         ] {
             // Any file with one x bit is executable for root: the mode without any is what root cannot execute either.
             let found = problem(name, &contents, mode).unwrap_or_default();

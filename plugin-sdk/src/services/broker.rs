@@ -231,7 +231,7 @@ impl Broker {
     }
 
     async fn accept(&self, id: u32, stop: &CancellationToken) -> Result<Incoming, BrokerError> {
-        let (entrance, incoming) = Entrance::new(self.0.means.tls.clone());
+        let (entrance, incoming) = Entrance::new(self.0.means.tls.clone(), self.0.means.place.access());
         if self.0.means.mux.is_some() {
             let (server, mut streams) = mpsc::channel(BACKLOG);
             let early = self.ledger().register(id, server, Instant::now())?;
@@ -390,17 +390,18 @@ impl<S: Inbound + Unpin> Inbound for UntilCancelled<S> {
     }
 }
 
-/// Keeps a host's broker going over `StartStream`, until the plugin ends it. A plugin without the service has no broker.
+/// Keeps a host's broker going over one `StartStream` call.
 #[cfg(feature = "host")]
-pub(crate) async fn run_at_host(broker: Broker, connection: Channel) {
+pub(crate) async fn run_at_host(broker: &Broker, connection: Channel) -> super::StreamEnd {
     let (outgoing, attached) = broker.attach();
     let mut client = crate::generated::plugin::grpc_broker_client::GrpcBrokerClient::new(connection);
     // go-plugin answers with its first message, which may be never.
     match client.start_stream(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await {
         Ok(response) => attached.run(response.into_inner()).await,
-        Err(status) => tracing::debug!(%status, "the plugin has no broker"),
+        Err(status) if status.code() == tonic::Code::Unimplemented => return super::StreamEnd::Unsupported,
+        Err(_) => {}
     }
-    broker.close();
+    super::StreamEnd::Broken
 }
 
 /// Dials one id on the shared connection: one knock for each connection, reconnects included.

@@ -28,3 +28,13 @@ pub(crate) use stdio::receive as receive_stdio;
 
 /// The service name under which a plugin's health is asked for and answered.
 pub(crate) const HEALTH_SERVICE_NAME: &str = "plugin";
+
+/// How a stream of the SDK to a plugin ended.
+#[cfg(feature = "host")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// With its connection, or because the plugin wanted it. It can be opened again.
+    Broken,
+    /// The plugin does not have the service.
+    Unsupported,
+}

@@ -213,26 +213,26 @@ mod client {
 
     use crate::generated::plugin::grpc_stdio_client::GrpcStdioClient;
     use crate::generated::plugin::stdio_data::Channel;
+    use crate::services::StreamEnd;
 
     /// Copies the plugin's output to the two sinks until the stream ends.
     ///
-    /// A plugin without the service, or one that ends the stream, is no error. The call may stay unanswered until the
-    /// first output: go-plugin sends no headers before it.
+    /// The call may stay unanswered until the first output: go-plugin sends no headers before it.
     pub(crate) async fn receive(
         connection: Connection,
         mut stdout: impl AsyncWrite + Unpin,
         mut stderr: impl AsyncWrite + Unpin,
-    ) -> Result<(), Status> {
+    ) -> StreamEnd {
         let mut client = GrpcStdioClient::new(connection);
         let mut stream = match client.stream_stdio(()).await {
             Ok(response) => response.into_inner(),
-            Err(status) => return end(status),
+            Err(status) => return end(&status),
         };
         loop {
             let chunk = match stream.message().await {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) => return Ok(()),
-                Err(status) => return end(status),
+                Ok(None) => return StreamEnd::Broken,
+                Err(status) => return end(&status),
             };
             let written = match chunk.channel() {
                 Channel::Stdout => stdout.write_all(&chunk.data).await,
@@ -248,13 +248,20 @@ mod client {
         }
     }
 
-    fn end(status: Status) -> Result<(), Status> {
+    fn end(status: &Status) -> StreamEnd {
         // A status that has a source is not the plugin's word: the connection broke, and its end is told elsewhere.
-        let broken = std::error::Error::source(&status).is_some();
+        let broken = std::error::Error::source(status).is_some();
         match status.code() {
-            Code::Unavailable | Code::Cancelled | Code::Unimplemented => Ok(()),
-            _ if broken => Ok(()),
-            _ => Err(status),
+            Code::Unimplemented => {
+                tracing::warn!("the plugin has no stdio service: what it prints is not seen");
+                StreamEnd::Unsupported
+            }
+            Code::Unavailable | Code::Cancelled => StreamEnd::Broken,
+            _ if broken => StreamEnd::Broken,
+            _ => {
+                tracing::warn!(%status, "the plugin's output stream failed");
+                StreamEnd::Broken
+            }
         }
     }
 }

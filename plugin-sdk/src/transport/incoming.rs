@@ -34,7 +34,27 @@ pub(crate) struct ConnectionInfo {
     pub(crate) broker: Option<Broker>,
 }
 
-/// The server's end of [`incoming`].
+/// Who may connect over a Unix socket, beside what the socket's permissions say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Processes of this user and of root.
+    SameUser,
+    /// Whoever can open the socket.
+    Anyone,
+}
+
+impl Access {
+    fn admits(self, stream: &Stream) -> bool {
+        match (self, stream) {
+            (Self::SameUser, Stream::Unix(stream)) => stream
+                .peer_cred()
+                .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw()),
+            _ => true,
+        }
+    }
+}
+
+/// What a server accepts from an [`Entrance`].
 pub(crate) type Incoming = ReceiverStream<io::Result<Connection>>;
 
 /// Gives connections to a server: checks who they are in tasks of their own, so that a slow peer holds up nobody.
@@ -42,17 +62,18 @@ pub(crate) type Incoming = ReceiverStream<io::Result<Connection>>;
 pub(crate) struct Entrance {
     ready: mpsc::Sender<io::Result<Connection>>,
     tls: Option<Tls>,
+    access: Access,
 }
 
 impl Entrance {
-    pub(crate) fn new(tls: Option<Tls>) -> (Self, Incoming) {
+    pub(crate) fn new(tls: Option<Tls>, access: Access) -> (Self, Incoming) {
         let (ready, incoming) = mpsc::channel(16);
-        (Self { ready, tls }, ReceiverStream::new(incoming))
+        (Self { ready, tls, access }, ReceiverStream::new(incoming))
     }
 
     /// Lets a raw connection in, once it is secured.
     pub(crate) fn admit(&self, stream: Stream, broker: Option<Broker>) {
-        let Self { ready, tls } = self.clone();
+        let Self { ready, tls, .. } = self.clone();
         tokio::spawn(async move {
             let stream = match tls {
                 None => stream,
@@ -80,7 +101,8 @@ impl Entrance {
                 tokio::select! {
                     () = self.ready.closed() => return,
                     accepted = listener.accept() => match accepted {
-                        Ok(stream) => self.admit(stream, broker()),
+                        Ok(stream) if self.access.admits(&stream) => self.admit(stream, broker()),
+                        Ok(_) => tracing::warn!("a connection was refused: its process belongs to another user"),
                         Err(error) => {
                             tracing::warn!(%error, "a connection could not be accepted");
                             tokio::time::sleep(ACCEPT_REST).await;

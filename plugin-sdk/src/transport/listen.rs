@@ -3,13 +3,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::Stream;
+use super::{Access, Stream};
 use crate::{PluginAddress, PortRange};
 
 /// How often a name that is taken is replaced by another.
@@ -58,6 +58,25 @@ pub enum ListenError {
         /// Why not.
         source: io::Error,
     },
+    /// The operating system refused the path.
+    #[error("cannot listen on {}", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// The operating system refused the address.
+    #[error("cannot listen on {address}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// What systemd passed on is no listening socket.
+    #[error("the socket passed on by LISTEN_FDS cannot be used")]
+    Inherited(#[source] io::Error),
     /// No port.
     #[error("cannot listen on 127.0.0.1 at any port from {} to {}", ports.min(), ports.max())]
     Tcp {
@@ -68,14 +87,45 @@ pub enum ListenError {
     },
 }
 
-/// A bound socket. A Unix socket's file is removed with it.
+/// A bound socket. The file of a Unix socket that was made here is removed with it.
 #[derive(Debug)]
-pub(crate) enum Listener {
-    Unix(UnixListener, SocketFile),
-    Tcp(TcpListener, SocketAddr),
+pub(crate) struct Listener {
+    socket: Socket,
+    address: PluginAddress,
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// A socket that was passed on by systemd, which owns it and its file.
+#[derive(Debug)]
+pub(crate) enum InheritedSocket {
+    Unix(std::os::unix::net::UnixListener),
+    Tcp(std::net::TcpListener),
+}
+
+impl InheritedSocket {
+    /// The first listening socket of `LISTEN_FDS`, if this process was given one. Can be taken once.
+    pub(crate) fn take() -> Option<Self> {
+        let mut passed = listenfd::ListenFd::from_env();
+        // Asked for the wrong kind, it keeps the socket.
+        match passed.take_unix_listener(0) {
+            Ok(Some(socket)) => Some(Self::Unix(socket)),
+            _ => passed.take_tcp_listener(0).ok().flatten().map(Self::Tcp),
+        }
+    }
 }
 
 impl Place {
+    /// Who may connect here: with a group, its members, who are other users.
+    pub(crate) fn access(&self) -> Access {
+        if matches!(self, Self::Unix { group: Some(_), .. }) { Access::Anyone } else { Access::SameUser }
+    }
+
     pub(crate) async fn bind(&self) -> Result<Listener, ListenError> {
         match self {
             Self::Unix { dir, group } => {
@@ -83,7 +133,7 @@ impl Place {
                 if let Some(group) = group {
                     give_to(group, &file.0)?;
                 }
-                Ok(Listener::Unix(socket, file))
+                Ok(Listener::unix(socket, file))
             }
             Self::Tcp { ports } => bind_tcp(ports.as_ref()).await,
         }
@@ -91,25 +141,84 @@ impl Place {
 }
 
 impl Listener {
-    pub(crate) fn address(&self) -> PluginAddress {
-        match self {
-            Self::Unix(_, file) => PluginAddress::Unix(file.0.clone()),
-            Self::Tcp(_, address) => {
-                PluginAddress::Tcp { host: address.ip().to_string(), port: address.port() }
+    fn unix(socket: UnixListener, file: SocketFile) -> Self {
+        Self { address: PluginAddress::Unix(file.0.clone()), socket: Socket::Unix(socket), _file: Some(file) }
+    }
+
+    fn tcp(socket: TcpListener, address: SocketAddr) -> Self {
+        let address = PluginAddress::Tcp { host: address.ip().to_string(), port: address.port() };
+        Self { address, socket: Socket::Tcp(socket), _file: None }
+    }
+
+    /// Listens at a path for this user, or for the members of a group as well. A socket that a dead process has left
+    /// there is replaced.
+    pub(crate) async fn at_path(path: &Path, group: Option<&str>) -> Result<Self, ListenError> {
+        let refused = |source| ListenError::Path { path: path.to_path_buf(), source };
+        if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
+            return Err(ListenError::PathTooLong { path: path.to_path_buf(), limit: MAX_SOCKET_PATH_BYTES });
+        }
+        let socket = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path).await => {
+                std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
+            }
+            bound => bound,
+        };
+        let socket = socket.map_err(refused)?;
+        let file = SocketFile(path.to_path_buf());
+        match group {
+            Some(group) => give_to(group, path)?,
+            None => {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(refused)?
             }
         }
+        Ok(Self::unix(socket, file))
+    }
+
+    /// Listens at one TCP address.
+    pub(crate) async fn at_tcp(address: SocketAddr) -> Result<Self, ListenError> {
+        let refused = |source| ListenError::Address { address, source };
+        let socket = TcpListener::bind(address).await.map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
+        Ok(Self::tcp(socket, address))
+    }
+
+    /// Listens on what was passed on.
+    pub(crate) fn inherited(socket: InheritedSocket) -> Result<Self, ListenError> {
+        let listener = match socket {
+            InheritedSocket::Unix(socket) => socket.set_nonblocking(true).and_then(|()| {
+                let path = socket.local_addr()?.as_pathname().unwrap_or(Path::new("")).to_path_buf();
+                let address = PluginAddress::Unix(path);
+                Ok(Self { socket: Socket::Unix(UnixListener::from_std(socket)?), address, _file: None })
+            }),
+            InheritedSocket::Tcp(socket) => socket.set_nonblocking(true).and_then(|()| {
+                let address = socket.local_addr()?;
+                Ok(Self::tcp(TcpListener::from_std(socket)?, address))
+            }),
+        };
+        listener.map_err(ListenError::Inherited)
+    }
+
+    pub(crate) fn address(&self) -> PluginAddress {
+        self.address.clone()
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Unix(socket, _) => socket.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            Self::Tcp(socket, _) => {
+        match &self.socket {
+            Socket::Unix(socket) => socket.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Socket::Tcp(socket) => {
                 let (stream, _) = socket.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
         }
     }
+}
+
+/// Whether a path is a socket that nobody listens on.
+async fn is_abandoned(path: &Path) -> bool {
+    let refused = tokio::net::UnixStream::connect(path).await.err();
+    refused.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        && std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// The path of a socket; removed with this value.
@@ -146,7 +255,7 @@ async fn bind_tcp(ports: Option<&PortRange>) -> Result<Listener, ListenError> {
     for port in ports.min()..=ports.max() {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         match bound.and_then(|socket| socket.local_addr().map(|address| (socket, address))) {
-            Ok((socket, address)) => return Ok(Listener::Tcp(socket, address)),
+            Ok((socket, address)) => return Ok(Listener::tcp(socket, address)),
             Err(error) => failure = error,
         }
     }
@@ -227,6 +336,21 @@ mod tests {
         }
         let place = Place::Unix { dir: dir.path().to_path_buf(), group: Some("no-such-group".into()) };
         assert!(matches!(place.bind().await, Err(ListenError::NoSuchGroup(_))));
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_a_dead_process_is_replaced_and_one_in_use_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let listener = Listener::at_path(&path, None).await.unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        assert!(matches!(Listener::at_path(&path, None).await, Err(ListenError::Path { .. })));
+        drop(listener);
+        assert!(!path.exists());
+        std::fs::write(&path, "not a socket").unwrap();
+        assert!(matches!(Listener::at_path(&path, None).await, Err(ListenError::Path { .. })));
+        assert!(path.exists());
     }
 
     #[tokio::test]

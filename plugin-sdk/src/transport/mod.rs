@@ -5,15 +5,19 @@ mod incoming;
 mod listen;
 mod mux;
 #[cfg(feature = "host")]
+mod peer;
+#[cfg(feature = "host")]
 mod socket_dir;
 mod stream;
 mod tls;
 
 pub(crate) use connect::{Dial, channel, connect};
-pub(crate) use incoming::{ConnectionInfo, Entrance, Incoming};
+pub(crate) use incoming::{Access, ConnectionInfo, Entrance, Incoming};
 pub use listen::ListenError;
-pub(crate) use listen::{Listener, Place};
+pub(crate) use listen::{InheritedSocket, Listener, Place};
 pub(crate) use mux::Mux;
+#[cfg(feature = "host")]
+pub(crate) use peer::Peer;
 #[cfg(feature = "host")]
 pub(crate) use socket_dir::SocketDir;
 pub(crate) use stream::Stream;

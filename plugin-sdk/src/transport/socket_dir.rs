@@ -4,8 +4,6 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use super::listen::{MAX_SOCKET_PATH_BYTES, group_id};
 
 /// What a plugin adds to the directory's path. go-plugin's names are `plugin` and up to ten digits, after a slash.
@@ -14,16 +12,28 @@ const LONGEST_SOCKET_NAME_BYTES: usize = "/plugin".len() + 20;
 /// Characters of the random part of the directory's name.
 const RANDOM_CHARACTERS: usize = 8;
 
-/// Makes the private directory for one plugin's sockets.
+/// A directory for sockets. Removed with this value, and the sockets in it; not what a plugin may have hidden in
+/// directories of its own there, which would have us walk wherever it likes.
 #[derive(Debug)]
-pub(crate) struct SocketDir;
+pub(crate) struct SocketDir(PathBuf);
+
+impl Drop for SocketDir {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+        if let Err(error) = std::fs::remove_dir(&self.0) {
+            tracing::warn!(dir = %self.0.display(), %error, "the plugin's socket directory is left behind");
+        }
+    }
+}
 
 impl SocketDir {
     /// A new directory that only this user can enter, in the first of the runtime directory, the temporary directory
     /// and `/tmp` whose path is short enough for a socket in it.
     ///
     /// Members of `group` can enter as well, and make sockets in it.
-    pub(crate) fn create(group: Option<&str>) -> io::Result<TempDir> {
+    pub(crate) fn create(group: Option<&str>) -> io::Result<Self> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
         let dir = Self::create_in(runtime.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]))?;
         if let Some(group) = group {
@@ -34,7 +44,11 @@ impl SocketDir {
         Ok(dir)
     }
 
-    fn create_in(candidates: impl IntoIterator<Item = PathBuf>) -> io::Result<TempDir> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn create_in(candidates: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for parent in candidates.into_iter().filter(|parent| fits(parent)) {
             let private = std::fs::Permissions::from_mode(0o700);
@@ -44,7 +58,7 @@ impl SocketDir {
                 .permissions(private)
                 .tempdir_in(parent);
             match made {
-                Ok(dir) => return Ok(dir),
+                Ok(dir) => return Ok(Self(dir.keep())),
                 Err(error) => failure = error,
             }
         }
@@ -70,6 +84,16 @@ mod tests {
         let dir = SocketDir::create_in([long, "/no/such".into(), home.path().into()]).unwrap();
         assert_eq!(dir.path().parent(), Some(home.path()));
         assert_eq!(dir.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn sockets_go_with_their_directory() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = SocketDir::create_in([home.path().into()]).unwrap();
+        let path = dir.path().to_path_buf();
+        drop(std::os::unix::net::UnixListener::bind(path.join("plugin1")).unwrap());
+        drop(dir);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -10,18 +10,28 @@ use plugin_sdk::{Broker, BrokerError, BrokeredServer};
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::{Sample, SampleServer};
 use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 fn main() -> ExitCode {
     let services = |context: &Context| Routes::new(SampleServer::new(Service::new(context)));
-    let network = if std::env::args().any(|arg| arg == "--tcp") { Network::Tcp } else { Network::Unix };
-    PluginBuilder::new(sample_plugin::cookie())
+    let args = plugin_sdk::plugin::args();
+    let network = if args.iter().any(|arg| arg == "--tcp") { Network::Tcp } else { Network::Unix };
+    let plugin = PluginBuilder::new(sample_plugin::cookie())
         .network(network)
         .version(1, services)
         .version(2, services)
-        .version(3, services)
-        .run()
+        .version(3, services);
+    if args.iter().any(|arg| arg == "--test-mode") { test_mode(plugin) } else { plugin.run() }
+}
+
+/// As a plugin's author does it in a debugger: says on stdout how to reattach.
+#[tokio::main(flavor = "current_thread")]
+#[expect(clippy::print_stdout, reason = "whoever started the plugin reads it there")]
+async fn test_mode(plugin: PluginBuilder) -> ExitCode {
+    let served = plugin.serve_test(|config| println!("{}", config.to_json()), CancellationToken::new()).await;
+    if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[derive(Clone)]

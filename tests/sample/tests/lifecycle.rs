@@ -46,7 +46,7 @@ async fn a_plugin_is_started_called_and_stopped() {
     assert_eq!(client.who(()).await.unwrap().into_inner(), "rust 1");
     assert_eq!(client.echo(vec![0, 255, 10]).await.unwrap().into_inner(), [0, 255, 10]);
     plugin.health().await.unwrap();
-    let (pid, socket) = (plugin.pid(), socket(&plugin));
+    let (pid, socket) = (plugin.pid().unwrap(), socket(&plugin));
     assert!(socket.exists());
     let exit = plugin.shutdown().await;
     assert_eq!((exit.status, exit.after), (ExitKind::Code(0), StopStep::Shutdown));
@@ -110,7 +110,7 @@ async fn the_exit_status_of_a_crash_is_seen() {
 async fn a_stopped_plugin_is_ended_in_bounded_time() {
     let plugin = launch(&[1]).shutdown_grace(Duration::from_millis(100)).start().await.unwrap();
     let _ = rustix::process::kill_process(
-        rustix::process::Pid::from_raw(plugin.pid().cast_signed()).unwrap(),
+        rustix::process::Pid::from_raw(plugin.pid().unwrap().cast_signed()).unwrap(),
         rustix::process::Signal::STOP,
     );
     let exit = plugin.shutdown().await;
@@ -120,7 +120,7 @@ async fn a_stopped_plugin_is_ended_in_bounded_time() {
 #[tokio::test]
 async fn dropping_a_plugin_kills_it() {
     let (plugin, _) = start().await;
-    let (pid, socket) = (plugin.pid(), socket(&plugin));
+    let (pid, socket) = (plugin.pid().unwrap(), socket(&plugin));
     drop(plugin);
     until("the process is gone", async || !is_running(pid)).await;
     until("the socket is gone", async || !socket.parent().unwrap().exists()).await;

@@ -1,0 +1,208 @@
+//! Plugins that somebody else has started: services, plugins in test mode, and those that an earlier host has left.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::launch::{SHUTDOWN_GRACE, Security};
+use super::link::{Reopen, Target, Unreachable};
+use super::log::Source;
+use super::output::Output;
+use super::plugin::Owner;
+use super::{Contract, HealthError, Plugin};
+use crate::process::ForeignProcess;
+use crate::services::{BrokerError, Means};
+use crate::transport::{Peer, Place, SocketDir};
+use crate::{AppVersion, AppVersions, PluginAddress, ReattachConfig};
+
+/// Time to connect and to answer a health check.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How to connect to a plugin that is running already.
+///
+/// ```no_run
+/// use plugin_sdk::MagicCookie;
+/// use plugin_sdk::host::{Attach, Contract};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let contract = Contract::new(MagicCookie::new("EXAMPLE_PLUGIN", "1f0e"), [1]);
+/// let plugin = Attach::to("unix:/run/example.sock".parse()?, contract).connect().await?;
+/// let channel = plugin.channel(); // For any client that tonic generates.
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Attach {
+    config: ReattachConfig,
+    contract: Contract,
+    name: String,
+    security: Security,
+    timeout: Duration,
+}
+
+/// Why a plugin could not be attached to. Nothing was done to it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// No process has this number. go-plugin's `ErrProcessNotFound`.
+    #[error("there is no process {pid}")]
+    NoProcess {
+        /// The number.
+        pid: u32,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Nothing answers there, or somebody else.
+    #[error("no plugin was found at {address}")]
+    NotFound {
+        /// Where.
+        address: PluginAddress,
+        /// What went wrong.
+        #[source]
+        source: BrokerError,
+    },
+    /// It does not answer.
+    #[error("the plugin at {address} did not answer within {after:?}")]
+    TimedOut {
+        /// Where.
+        address: PluginAddress,
+        /// The limit.
+        after: Duration,
+    },
+    /// It answers, and says that it cannot work.
+    #[error("the plugin at {address} is not well")]
+    Unhealthy {
+        /// Where.
+        address: PluginAddress,
+        /// What it said.
+        #[source]
+        source: HealthError,
+    },
+    /// It serves a version that this host cannot speak.
+    #[error("the plugin serves application protocol version {plugin}, this host speaks {host}")]
+    Version {
+        /// What it serves.
+        plugin: AppVersion,
+        /// What the host knows.
+        host: AppVersions,
+    },
+    /// It does not say which version it serves, and the host speaks several.
+    #[error(
+        "the plugin does not say its application protocol version, and this host speaks {host}: give one"
+    )]
+    VersionUnknown {
+        /// What the host knows.
+        host: AppVersions,
+    },
+    /// AutoMTLS needs a handshake, of which this is the rest.
+    #[error("AutoMTLS is not possible with a plugin that is running already: use certificates of your own")]
+    AutoMtls,
+    /// There is no place for the host's own brokered sockets.
+    #[error("cannot make a directory for sockets")]
+    SocketDir(#[source] io::Error),
+}
+
+impl Attach {
+    /// To a service, by its address. It is left running at the end, and reconnected to when it comes back.
+    #[must_use]
+    pub fn to(address: PluginAddress, contract: Contract) -> Self {
+        Self::reattach(ReattachConfig { app_version: None, address, pid: None, test: true }, contract)
+    }
+
+    /// To a plugin that another host, or the plugin itself, has described. Outside of test mode it becomes this host's
+    /// to end.
+    #[must_use]
+    pub fn reattach(config: ReattachConfig, contract: Contract) -> Self {
+        let name = config.address.to_string();
+        Self { config, contract, name, security: Security::default(), timeout: CONNECT_TIMEOUT }
+    }
+
+    /// What the plugin is called in logs. Default: its address.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The version that the plugin serves, if its description does not say. Default: the host's only one.
+    #[must_use]
+    pub fn app_version(mut self, version: impl Into<AppVersion>) -> Self {
+        self.config.app_version = Some(version.into());
+        self
+    }
+
+    /// How the connection is secured. AutoMTLS is not possible.
+    #[must_use]
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = security;
+        self
+    }
+
+    /// How long connecting may take, up to the answer of a health check. Default: 10 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Connects, and waits until the plugin's health is `SERVING`.
+    ///
+    /// Over a Unix socket, the process that listens has to be of this user, or the described one.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being ready.
+    pub async fn connect(&self) -> Result<Plugin, AttachError> {
+        let tls = match &self.security {
+            Security::Plain => None,
+            Security::Tls(config) => Some(config.tls()),
+            Security::AutoMtls => return Err(AttachError::AutoMtls),
+        };
+        let app_version = self.version()?;
+        let ReattachConfig { address, pid, test, .. } = self.config.clone();
+        // Opened before the socket's owner is looked at: from here on the number cannot mean another process.
+        let process = match pid {
+            Some(pid) if !test => Some(
+                ForeignProcess::open(pid)
+                    .map_err(|source| AttachError::NoProcess { pid, source: io::Error::other(source) })?,
+            ),
+            _ => None,
+        };
+        let socket_dir = SocketDir::create(None).map_err(AttachError::SocketDir)?;
+        let place = Place::Unix { dir: socket_dir.path().to_path_buf(), group: None };
+        let means = Means { place, tls, mux: None };
+        let peer = pid.map_or(Peer::SameUser, Peer::Tree);
+        let target = Target { address: address.clone(), peer, exit: None };
+        let deadline = Instant::now() + self.timeout;
+        let reached = tokio::time::timeout_at(deadline, target.reach(means, false, deadline)).await;
+        let link = match reached {
+            Ok(Ok(link)) => link,
+            Ok(Err(Unreachable::Refused(source))) => return Err(AttachError::NotFound { address, source }),
+            Ok(Err(Unreachable::Unwell(source))) => return Err(AttachError::Unhealthy { address, source }),
+            Err(_) => return Err(AttachError::TimedOut { address, after: self.timeout }),
+        };
+        let since = Instant::now();
+        let (owner, reopen) = match process {
+            Some(process) => (Owner::Reattached { process, since, grace: SHUTDOWN_GRACE }, Reopen::No),
+            None => (Owner::Itself { pid, since }, Reopen::Yes),
+        };
+        let mut output = Output::of_stranger(Source { name: self.name.clone(), pid });
+        output.keep(socket_dir);
+        link.open_streams(&mut output, reopen);
+        let reattach = Some(self.config.clone());
+        Ok(Plugin { owner, address, app_version, link, output, reattach })
+    }
+
+    fn version(&self) -> Result<AppVersion, AttachError> {
+        let host = self.contract.app_versions();
+        match self.config.app_version {
+            Some(plugin) if host.contains(plugin) => Ok(plugin),
+            Some(plugin) => Err(AttachError::Version { plugin, host: host.clone() }),
+            None => match (host.iter().next(), host.iter().nth(1)) {
+                (Some(only), None) => Ok(only),
+                _ => Err(AttachError::VersionUnknown { host: host.clone() }),
+            },
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The connections between a host and one plugin, whoever has started it: channel, broker, stdio.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::output::Output;
+use super::{Exit, HealthError};
+use crate::PluginAddress;
+use crate::generated::health::HealthCheckRequest;
+use crate::generated::health::health_check_response::ServingStatus;
+use crate::generated::health::health_client::HealthClient;
+use crate::services::{
+    Broker, BrokerError, HEALTH_SERVICE_NAME, Means, StreamEnd, receive_stdio, run_at_host,
+};
+use crate::transport::{Dial, Mux, Peer, Stream, channel, connect};
+
+/// How often a plugin that is not well yet is asked again while it starts.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long a stream of the SDK rests before it is opened again, to a plugin that may come back.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What to connect to.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) address: PluginAddress,
+    /// Who has to listen there.
+    pub(super) peer: Peer,
+    /// The plugin's process; after its end nothing is dialled, as something else may listen there.
+    pub(super) exit: Option<watch::Receiver<Option<Exit>>>,
+}
+
+/// A plugin that answers.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) channel: Channel,
+    pub(super) broker: Broker,
+    /// Ends the broker, and with it all that was made through it.
+    _end: DropGuard,
+}
+
+/// Why a plugin does not answer.
+#[derive(Debug)]
+pub(super) enum Unreachable {
+    Refused(BrokerError),
+    Unwell(HealthError),
+}
+
+/// Whether streams that end are opened again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reopen {
+    /// The plugin may come back, at the same address.
+    Yes,
+    /// They end with their process.
+    No,
+}
+
+impl Target {
+    /// Connects, and waits until the plugin is well, but not beyond `deadline` if it says that it is not. A plugin
+    /// without the health service is taken to be well once it answers.
+    pub(super) async fn reach(
+        self,
+        means: Means,
+        multiplexing: bool,
+        deadline: Instant,
+    ) -> Result<Link, Unreachable> {
+        let end = CancellationToken::new();
+        let (channel, broker) = if multiplexing {
+            self.multiplex(means, &end).await.map_err(Unreachable::Refused)?
+        } else {
+            let channel = channel(self, means.tls.clone()).await;
+            let channel = channel.map_err(|error| Unreachable::Refused(BrokerError::Connect(error)))?;
+            (channel, Broker::new(means, &end))
+        };
+        loop {
+            match check(channel.clone()).await {
+                Ok(()) => break,
+                Err(HealthError::Check(status)) if status.code() == Code::Unimplemented => {
+                    tracing::warn!("the plugin has no health service");
+                    break;
+                }
+                Err(HealthError::NotServing(_)) if Instant::now() + HEALTH_INTERVAL < deadline => {
+                    tokio::time::sleep(HEALTH_INTERVAL).await;
+                }
+                Err(error) => return Err(Unreachable::Unwell(error)),
+            }
+        }
+        Ok(Link { channel, broker, _end: end.drop_guard() })
+    }
+
+    /// Makes the one connection of a plugin that multiplexes.
+    async fn multiplex(
+        self,
+        means: Means,
+        end: &CancellationToken,
+    ) -> Result<(Channel, Broker), BrokerError> {
+        let tls = means.tls.clone();
+        let (mux, mut streams) = Mux::client(self.dial().await?);
+        let broker = Broker::new(Means { mux: Some(mux.clone()), ..means }, end);
+        let router = broker.clone();
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move {
+            while let Some(stream) = streams.recv().await {
+                if router.route(stream).is_some() {
+                    tracing::warn!("the plugin opened a stream that it had not knocked for");
+                }
+            }
+        }));
+        let channel = channel(MainStream(mux), tls).await.map_err(BrokerError::Connect)?;
+        Ok((channel, broker))
+    }
+}
+
+impl Dial for Target {
+    async fn dial(&self) -> Result<Stream, BrokerError> {
+        if self.exit.as_ref().is_some_and(|exit| exit.borrow().is_some()) {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the plugin has ended").into());
+        }
+        let stream = connect(&self.address).await?;
+        if let Stream::Unix(stream) = &stream {
+            self.peer.check(stream)?;
+        }
+        Ok(stream)
+    }
+}
+
+/// The host's own connection to a plugin that multiplexes: a stream without a knock.
+#[derive(Debug, Clone)]
+struct MainStream(Mux);
+
+impl Dial for MainStream {
+    async fn dial(&self) -> Result<Stream, BrokerError> {
+        self.0.dial(std::future::ready(Ok(()))).await
+    }
+}
+
+impl Link {
+    /// Opens the SDK's own streams, as part of the plugin's output.
+    pub(super) fn open_streams(&self, output: &mut Output, reopen: Reopen) {
+        let (channel, broker) = (self.channel.clone(), self.broker.clone());
+        output.spawn(async move {
+            while reopen.after(run_at_host(&broker, channel.clone()).await) {
+                tokio::time::sleep(REOPEN_INTERVAL).await;
+            }
+            broker.close();
+        });
+        let (mut stdout, mut stderr) = (output.log_sink("stdout"), output.log_sink("stderr"));
+        let channel = self.channel.clone();
+        output.spawn(async move {
+            while reopen.after(receive_stdio(channel.clone(), &mut stdout, &mut stderr).await) {
+                tokio::time::sleep(REOPEN_INTERVAL).await;
+            }
+        });
+    }
+}
+
+impl Reopen {
+    fn after(self, end: StreamEnd) -> bool {
+        self == Self::Yes && end == StreamEnd::Broken
+    }
+}
+
+/// Asks the plugin whether it is well. Without a time limit.
+pub(super) async fn check(channel: Channel) -> Result<(), HealthError> {
+    let request = HealthCheckRequest { service: HEALTH_SERVICE_NAME.to_owned() };
+    let answer = HealthClient::new(channel).check(request).await?;
+    match answer.get_ref().status() {
+        ServingStatus::Serving => Ok(()),
+        other => Err(HealthError::NotServing(other.as_str_name())),
+    }
+}

@@ -1,0 +1,302 @@
+//! The description of a plugin, and the ways to run it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use super::arguments::{ArgumentProblem, Service};
+use super::{child, service, test_mode};
+use crate::handshake::{EnvProblem, PluginEnv};
+use crate::services::{HealthReporter, Stdio, StdioWriter};
+use crate::transport::{ListenError, Place};
+use crate::{AppVersion, AppVersions, MagicCookie, ReattachConfig, TlsConfig, TlsError};
+
+/// Describes a plugin, then runs it.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use plugin_sdk::MagicCookie;
+/// use plugin_sdk::plugin::PluginBuilder;
+/// use tonic::service::Routes;
+///
+/// fn main() -> ExitCode {
+///     PluginBuilder::new(MagicCookie::new("EXAMPLE_PLUGIN", "1f0e"))
+///         .version(1, |_context| Routes::default()) // Add the application's services here.
+///         .run()
+/// }
+/// ```
+pub struct PluginBuilder {
+    cookie: MagicCookie,
+    versions: BTreeMap<AppVersion, Factory>,
+    pub(super) network: Network,
+    pub(super) tls: Option<TlsConfig>,
+}
+
+/// What a plugin listens on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Network {
+    /// A Unix socket in the host's directory, or else in the temporary directory.
+    #[default]
+    Unix,
+    /// Loopback, at a port of the host's range, or else at any. For machines without Unix sockets.
+    Tcp,
+}
+
+impl Network {
+    pub(super) fn place(self, env: &PluginEnv) -> Place {
+        match self {
+            Self::Unix => Place::Unix {
+                dir: env.socket_dir.clone().unwrap_or_else(std::env::temp_dir),
+                group: env.socket_group.clone(),
+            },
+            Self::Tcp => Place::Tcp { ports: env.ports.clone() },
+        }
+    }
+}
+
+pub(super) type Factory = Box<dyn FnOnce(&Context) -> Routes + Send>;
+
+/// What a plugin's services may use of the SDK.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub(super) app_version: AppVersion,
+    pub(super) health: HealthReporter,
+    pub(super) stdio: Stdio,
+}
+
+/// Why a plugin could not serve.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The magic cookie is missing: a person started the binary by hand.
+    #[error("this program is a plugin and is started by its host")]
+    NotStartedByHost,
+    /// The plugin's author left a half of the cookie empty.
+    #[error("the magic cookie of this plugin is empty or cannot be an environment variable")]
+    UnusableCookie,
+    /// The plugin's author registered no version.
+    #[error("this plugin has no application protocol version")]
+    NoVersion,
+    /// The host asked for something that makes no sense.
+    #[error("the host's environment cannot be followed")]
+    Environment(#[from] EnvProblem),
+    /// No socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The SDK's own arguments make no sense.
+    #[error(transparent)]
+    Arguments(#[from] ArgumentProblem),
+    /// A file with a certificate or key cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// TCP to other machines would be open to everybody on the network.
+    #[error("{0} is not on loopback: give --listen-tls-ca, --listen-tls-cert and --listen-tls-key")]
+    OpenToNetwork(std::net::SocketAddr),
+    /// No certificate, or the host's cannot be used.
+    #[error("cannot set up TLS")]
+    Tls(#[from] TlsError),
+    /// The handshake line could not be written, or stdout could not be captured.
+    #[error("cannot use stdout")]
+    Stdout(#[source] io::Error),
+    /// The operating system refused what a server needs.
+    #[error("cannot set up signals")]
+    Signals(#[source] io::Error),
+    /// The asynchronous run time could not be made.
+    #[error("cannot start the run time")]
+    Runtime(#[source] io::Error),
+    /// The server ended by itself.
+    #[error("the gRPC server failed")]
+    Server(#[from] tonic::transport::Error),
+}
+
+impl Context {
+    /// The version that the services are made for.
+    #[must_use]
+    pub fn app_version(&self) -> AppVersion {
+        self.app_version
+    }
+
+    /// Tells hosts whether the plugin is able to work.
+    #[must_use]
+    pub fn health(&self) -> &HealthReporter {
+        &self.health
+    }
+
+    /// Output for the host's stdout. `println!` reaches it as well.
+    #[must_use]
+    pub fn stdout(&self) -> StdioWriter {
+        self.stdio.stdout()
+    }
+
+    /// Output for the host's stderr, apart from logs, which go to the real stderr.
+    #[must_use]
+    pub fn stderr(&self) -> StdioWriter {
+        self.stdio.stderr()
+    }
+}
+
+impl PluginBuilder {
+    /// A plugin that hosts with this cookie can start. It needs at least one [`version`](Self::version).
+    #[must_use]
+    pub fn new(cookie: MagicCookie) -> Self {
+        Self { cookie, versions: BTreeMap::new(), network: Network::default(), tls: None }
+    }
+
+    /// What to listen on. Default: a Unix socket.
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Uses these certificates instead of AutoMTLS, whatever the host asks for. The host has to be configured to match.
+    #[must_use]
+    pub fn tls(mut self, config: TlsConfig) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Adds the services for one application protocol version. Only those of the version that is agreed on with the
+    /// host are made: the highest common one, or the lowest here for a host that has none of them.
+    #[must_use]
+    pub fn version(
+        mut self,
+        version: impl Into<AppVersion>,
+        services: impl FnOnce(&Context) -> Routes + Send + 'static,
+    ) -> Self {
+        self.versions.insert(version.into(), Box::new(services));
+        self
+    }
+
+    /// Runs the plugin to its end, for use as the last expression of `main`: installs logging, makes a
+    /// single-threaded run time, serves as [`serve`](Self::serve) does. The exit code is 0 after an orderly end and 1
+    /// otherwise, with the reason on stderr.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let outcome = self.mode().and_then(|mode| {
+            super::init_logging();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(ServeError::Runtime)?.block_on(self.serve_as(mode))
+        });
+        match outcome {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(ServeError::NotStartedByHost) => {
+                let _ = io::stderr().write_all(NOT_BY_HAND.as_bytes());
+            }
+            Err(error) => {
+                super::init_logging();
+                tracing::error!("{}", crate::one_line(&error));
+            }
+        }
+        ExitCode::FAILURE
+    }
+
+    /// Serves, for plugins with a run time and logging of their own. To be called once in a process.
+    ///
+    /// As the child of a host, until the host asks for the end, has gone, or sends SIGTERM; SIGINT is taken and
+    /// ignored, since on Ctrl-C the host decides when its plugins end. Nothing may be printed to stdout before, and what is
+    /// printed after goes to the host.
+    ///
+    /// As a service of its own, where `--listen` or systemd says so (see [`args`](super::args)), until SIGTERM or
+    /// SIGINT. Any number of hosts attach to it and none can end it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from serving. Exit with a code other than 0 then, so that the host sees it.
+    pub async fn serve(self) -> Result<(), ServeError> {
+        let mode = self.mode()?;
+        self.serve_as(mode).await
+    }
+
+    /// Serves in go-plugin's test mode, for a plugin inside a test or a debugger that hosts reattach to: without cookie
+    /// and handshake line, with stdout and signals left alone. `ready` gets what a host needs to reattach; serving
+    /// ends with `cancel`, or when a host asks for it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from serving.
+    pub async fn serve_test(
+        self,
+        ready: impl FnOnce(ReattachConfig) + Send,
+        cancel: CancellationToken,
+    ) -> Result<(), ServeError> {
+        test_mode::serve(self, ready, cancel).await
+    }
+
+    async fn serve_as(self, mode: Mode) -> Result<(), ServeError> {
+        match mode {
+            Mode::Child => child::serve(self).await,
+            Mode::Service(service) => service::serve(self, service).await,
+        }
+    }
+
+    /// Who runs this process.
+    fn mode(&self) -> Result<Mode, ServeError> {
+        match Service::of_this_process()? {
+            Some(service) => Ok(Mode::Service(service)),
+            None => self.check_cookie().map(|()| Mode::Child),
+        }
+    }
+
+    /// The environment, read, with its oddities reported.
+    pub(super) fn environment() -> Result<PluginEnv, ServeError> {
+        let env = PluginEnv::read(|name| std::env::var_os(name))?;
+        for entry in &env.version_junk {
+            tracing::warn!(entry, "the host's version list has an entry that is no number");
+        }
+        Ok(env)
+    }
+
+    /// The version to serve to hosts with these, and what makes its services.
+    pub(super) fn choose(&mut self, offered: &AppVersions) -> Result<(AppVersion, Factory), ServeError> {
+        let own: AppVersions = self.versions.keys().copied().collect();
+        let version = own.negotiate(offered).ok_or(ServeError::NoVersion)?;
+        let services = self.versions.remove(&version).ok_or(ServeError::NoVersion)?;
+        Ok((version, services))
+    }
+
+    /// The highest version here.
+    pub(super) fn highest(&self) -> Option<AppVersion> {
+        self.versions.keys().next_back().copied()
+    }
+
+    fn check_cookie(&self) -> Result<(), ServeError> {
+        if !self.cookie.is_usable() {
+            return Err(ServeError::UnusableCookie);
+        }
+        match std::env::var_os(self.cookie.key()) {
+            Some(value) if value == self.cookie.value() => Ok(()),
+            _ => Err(ServeError::NotStartedByHost),
+        }
+    }
+}
+
+/// The two ways in which a plugin's executable can run.
+enum Mode {
+    Child,
+    Service(Service),
+}
+
+impl fmt::Debug for PluginBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let versions: Vec<_> = self.versions.keys().collect();
+        f.debug_struct("PluginBuilder").field("cookie", &self.cookie).field("versions", &versions).finish()
+    }
+}
+
+/// What a person reads who starts a plugin by hand.
+const NOT_BY_HAND: &str = "\
+This program is a plugin. It is not meant to be started by hand:
+its host starts it and talks to it over a socket.
+Start the host instead, and give it the path of this file.
+";

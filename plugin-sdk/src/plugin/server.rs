@@ -1,0 +1,97 @@
+//! The gRPC server of a plugin, however its connections come about: the application's services and the SDK's own, until
+//! there is a reason to end, and then a drain with a limit.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use super::builder::{Context, Factory, ServeError};
+use crate::AppVersion;
+use crate::generated::plugin::grpc_broker_server::GrpcBrokerServer;
+use crate::generated::plugin::grpc_controller_server::GrpcControllerServer;
+use crate::generated::plugin::grpc_stdio_server::GrpcStdioServer;
+use crate::limits::MAX_HEADER_LIST_BYTES;
+use crate::services::{Broker, BrokerService, Controller, HealthReporter, HealthService, Means, Stdio};
+use crate::transport::{Incoming, Mux, Place, Tls};
+
+/// How long running calls may take once the plugin is to end. go-plugin's hosts kill after 2 s: the exit has to come
+/// well before.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// What a host's `Shutdown` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ShutdownRpc {
+    /// Ends the plugin.
+    Ends,
+    /// Is refused: the plugin belongs to somebody else.
+    Refused,
+}
+
+/// A server that is ready for connections.
+pub(super) struct PluginServer {
+    pub(super) context: Context,
+    /// Cancelled when it is time to end.
+    pub(super) stop: CancellationToken,
+    /// Cancelled when streams that never end by themselves have to.
+    pub(super) last_words: CancellationToken,
+    routes: Routes,
+    shutdown: ShutdownRpc,
+}
+
+impl PluginServer {
+    pub(super) fn new(app_version: AppVersion, services: Factory, shutdown: ShutdownRpc) -> Self {
+        let (stop, last_words) = (CancellationToken::new(), CancellationToken::new());
+        let stdio = Stdio::new(last_words.clone());
+        let context = Context { app_version, health: HealthReporter::new(), stdio };
+        let routes = services(&context);
+        Self { context, stop, last_words, routes, shutdown }
+    }
+
+    /// Serves until `ended`, or until a host asks for the end; then has `flush` done, ends all streams of the SDK, and
+    /// gives calls that are running a second.
+    pub(super) async fn run(
+        self,
+        incoming: Incoming,
+        ended: impl Future<Output = ()>,
+        flush: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let Self { context, stop, last_words, routes, shutdown } = self;
+        let controller = Controller((shutdown == ShutdownRpc::Ends).then(|| stop.clone()));
+        let server = Server::builder()
+            .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+            .add_routes(routes)
+            .add_service(HealthService::new(&context.health, last_words.clone()).into_server())
+            .add_service(GrpcBrokerServer::new(BrokerService))
+            .add_service(GrpcControllerServer::new(controller))
+            .add_service(GrpcStdioServer::new(context.stdio))
+            .serve_with_incoming_shutdown(incoming, stop.cancelled());
+        let drain = async {
+            stop.run_until_cancelled(ended).await;
+            stop.cancel();
+            flush.await;
+            last_words.cancel();
+            tokio::time::sleep(DRAIN_LIMIT).await;
+        };
+        tokio::select! {
+            served = server => served?,
+            () = drain => tracing::warn!(limit = ?DRAIN_LIMIT, "calls that took too long were broken off"),
+        }
+        Ok(())
+    }
+}
+
+/// What connections of hosts have in common.
+pub(super) struct Hosts {
+    pub(super) place: Place,
+    pub(super) tls: Option<Tls>,
+    pub(super) last_words: CancellationToken,
+}
+
+impl Hosts {
+    /// A broker for one host, which ends when the plugin does.
+    pub(super) fn broker(&self, mux: Option<Mux>) -> Broker {
+        Broker::new(Means { place: self.place.clone(), tls: self.tls.clone(), mux }, &self.last_words)
+    }
+}

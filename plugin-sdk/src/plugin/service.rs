@@ -1,0 +1,75 @@
+//! A plugin as a service of its own, which hosts attach to by address: systemd or a person starts and stops it.
+
+use std::io;
+use std::path::Path;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::arguments::{ListenOn, Service, TlsFiles};
+use super::builder::{PluginBuilder, ServeError};
+use super::server::{Hosts, PluginServer, ShutdownRpc};
+use crate::TlsConfig;
+use crate::transport::{Entrance, Listener, Place};
+
+pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Result<(), ServeError> {
+    let env = PluginBuilder::environment()?;
+    // Nobody negotiates with a service: it serves its highest version, or what the environment asks for.
+    let offered = if env.app_versions.is_empty() {
+        builder.highest().into_iter().collect()
+    } else {
+        env.app_versions.clone()
+    };
+    let (app_version, services) = builder.choose(&offered)?;
+    let tls = match &service.tls {
+        Some(files) => Some(load(files)?),
+        None => builder.tls.clone(),
+    };
+    let tls = tls.map(|config| config.tls());
+    let listener = match service.listen_on {
+        ListenOn::Unix(path) => Listener::at_path(&path, env.socket_group.as_deref()).await?,
+        ListenOn::Tcp(address) if tls.is_none() && !address.ip().is_loopback() => {
+            return Err(ServeError::OpenToNetwork(address));
+        }
+        ListenOn::Tcp(address) => Listener::at_tcp(address).await?,
+        ListenOn::Activated(socket) => Listener::inherited(socket)?,
+    };
+    let server = PluginServer::new(app_version, services, ShutdownRpc::Refused);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+
+    tracing::info!(address = %listener.address(), app_version = app_version.get(), "serving");
+    let place = Place::Unix { dir: std::env::temp_dir(), group: env.socket_group };
+    let (entrance, incoming) = Entrance::new(tls.clone(), place.access());
+    let hosts = Hosts { place, tls, last_words: server.last_words.clone() };
+    entrance.accept_from(listener, server.stop.clone(), move || Some(hosts.broker(None)));
+    notify(&[sd_notify::NotifyState::Ready]);
+    let ended = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        notify(&[sd_notify::NotifyState::Stopping]);
+    };
+    server.run(incoming, ended, std::future::ready(())).await
+}
+
+/// Tells systemd, if it is there.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be notified");
+    }
+}
+
+fn load(files: &TlsFiles) -> Result<TlsConfig, ServeError> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .map_err(|source: io::Error| ServeError::File { path: path.into(), source })
+    };
+    let config = TlsConfig::from_pem(
+        &read(&files.authority)?,
+        &read(&files.certificate)?,
+        &read(&files.key)?,
+        "localhost",
+    );
+    Ok(config?)
+}
