@@ -41,7 +41,7 @@ pub enum PluginState {
     /// A process answers.
     Serving {
         /// Its process id.
-        pid: u32,
+        pid: Option<u32>,
         /// When it became ready.
         since: SystemTime,
         /// Where to send calls.

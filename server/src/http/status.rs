@@ -78,7 +78,7 @@ async fn describe(plugin: &Plugin, cache: &Cache) -> Value {
     let status = plugin.status.borrow();
     let (state, pid) = match &status.state {
         PluginState::Starting { .. } => ("starting", None),
-        PluginState::Serving { pid, .. } => ("serving", Some(*pid)),
+        PluginState::Serving { pid, .. } => ("serving", *pid),
         PluginState::Down { .. } => ("down", None),
         PluginState::Stopped => ("stopped", None),
     };
