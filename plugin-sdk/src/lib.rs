@@ -16,6 +16,7 @@
 //!
 //! - Running plugins, feature `host`: begin with `host::Launch`.
 //! - Being a plugin, feature `plugin`: begin with `plugin::PluginBuilder`.
+//! - Testing either without a process, both features: `InMemory`.
 // Each half alone leaves some of what they share unused.
 #![cfg_attr(not(all(feature = "host", feature = "plugin")), allow(dead_code, unused_imports))]
 
@@ -23,6 +24,8 @@ mod generated;
 mod handshake;
 #[cfg(feature = "host")]
 pub mod host;
+#[cfg(all(feature = "host", feature = "plugin"))]
+mod in_memory;
 mod limits;
 #[cfg(feature = "plugin")]
 pub mod plugin;
@@ -36,6 +39,8 @@ pub use handshake::{
     AddressProblem, AppVersion, AppVersions, EnvProblem, HandshakeLine, LineProblem, MagicCookie,
     PluginAddress, PortRange, ReattachConfig, ReattachProblem,
 };
+#[cfg(all(feature = "host", feature = "plugin"))]
+pub use in_memory::{InMemory, InMemoryError};
 pub use report::one_line;
 pub use services::{Broker, BrokerError, BrokeredServer};
 pub use transport::{ListenError, TlsConfig, TlsError};

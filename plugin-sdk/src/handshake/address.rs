@@ -21,6 +21,8 @@ pub enum PluginAddress {
         /// 1 to 65535.
         port: u16,
     },
+    /// Inside this process, without a socket. Never announced.
+    Memory,
 }
 
 /// Why fields 3 and 4 are no address.
@@ -69,12 +71,13 @@ impl PluginAddress {
         }
     }
 
-    /// Field 3: `unix` or `tcp`.
+    /// Field 3: `unix` or `tcp`; `memory` for what never stands there.
     #[must_use]
     pub fn network(&self) -> &'static str {
         match self {
             Self::Unix(_) | Self::Abstract(_) => "unix",
             Self::Tcp { .. } => "tcp",
+            Self::Memory => "memory",
         }
     }
 }
@@ -97,6 +100,7 @@ impl fmt::Display for PluginAddress {
             Self::Abstract(name) => write!(f, "@{name}"),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Memory => f.write_str("memory"),
         }
     }
 }

@@ -7,6 +7,8 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::launch::{SHUTDOWN_GRACE, Security};
+#[cfg(feature = "plugin")]
+use super::link::Link;
 use super::link::{Reopen, Target, Unreachable};
 use super::log::Source;
 use super::output::Output;
@@ -14,6 +16,8 @@ use super::plugin::Owner;
 use super::{Contract, HealthError, Plugin};
 use crate::process::ForeignProcess;
 use crate::services::{BrokerError, Means};
+#[cfg(feature = "plugin")]
+use crate::transport::Dial;
 use crate::transport::{Peer, Place, SocketDir};
 use crate::{AppVersion, AppVersions, PluginAddress, ReattachConfig};
 
@@ -177,9 +181,7 @@ impl Attach {
         let deadline = Instant::now() + self.timeout;
         let reached = tokio::time::timeout_at(deadline, target.reach(means, false, deadline)).await;
         let link = match reached {
-            Ok(Ok(link)) => link,
-            Ok(Err(Unreachable::Refused(source))) => return Err(AttachError::NotFound { address, source }),
-            Ok(Err(Unreachable::Unwell(source))) => return Err(AttachError::Unhealthy { address, source }),
+            Ok(reached) => reached.map_err(|unreachable| unreachable.at(address.clone()))?,
             Err(_) => return Err(AttachError::TimedOut { address, after: self.timeout }),
         };
         let since = Instant::now();
@@ -203,6 +205,45 @@ impl Attach {
                 (Some(only), None) => Ok(only),
                 _ => Err(AttachError::VersionUnknown { host: host.clone() }),
             },
+        }
+    }
+}
+
+impl Plugin {
+    /// A plugin that runs in this process and is reached by `dial`.
+    #[cfg(feature = "plugin")]
+    pub(crate) async fn in_this_process(
+        dial: impl Dial,
+        app_version: AppVersion,
+        contract: &Contract,
+        socket_dir: SocketDir,
+    ) -> Result<Self, AttachError> {
+        let host = contract.app_versions();
+        if !host.contains(app_version) {
+            return Err(AttachError::Version { plugin: app_version, host: host.clone() });
+        }
+        let (address, since) = (PluginAddress::Memory, Instant::now());
+        let place = Place::Unix { dir: socket_dir.path().to_path_buf(), group: None };
+        let means = Means { place, tls: None, mux: None };
+        let reached =
+            tokio::time::timeout(CONNECT_TIMEOUT, Link::over(dial, means, since + CONNECT_TIMEOUT)).await;
+        let link = match reached {
+            Ok(reached) => reached.map_err(|unreachable| unreachable.at(address.clone()))?,
+            Err(_) => return Err(AttachError::TimedOut { address, after: CONNECT_TIMEOUT }),
+        };
+        let pid = Some(std::process::id());
+        let mut output = Output::of_stranger(Source { name: "in memory".to_owned(), pid });
+        output.keep(socket_dir);
+        link.open_streams(&mut output, Reopen::No);
+        Ok(Self { owner: Owner::Itself { pid, since }, address, app_version, link, output, reattach: None })
+    }
+}
+
+impl Unreachable {
+    fn at(self, address: PluginAddress) -> AttachError {
+        match self {
+            Self::Refused(source) => AttachError::NotFound { address, source },
+            Self::Unwell(source) => AttachError::Unhealthy { address, source },
         }
     }
 }

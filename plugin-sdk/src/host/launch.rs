@@ -53,7 +53,7 @@ pub struct Contract {
 
 impl Contract {
     /// The versions that the host can speak.
-    pub(super) fn app_versions(&self) -> &AppVersions {
+    pub(crate) fn app_versions(&self) -> &AppVersions {
         &self.app_versions
     }
 

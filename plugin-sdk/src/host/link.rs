@@ -70,28 +70,12 @@ impl Target {
         multiplexing: bool,
         deadline: Instant,
     ) -> Result<Link, Unreachable> {
-        let end = CancellationToken::new();
-        let (channel, broker) = if multiplexing {
-            self.multiplex(means, &end).await.map_err(Unreachable::Refused)?
-        } else {
-            let channel = channel(self, means.tls.clone()).await;
-            let channel = channel.map_err(|error| Unreachable::Refused(BrokerError::Connect(error)))?;
-            (channel, Broker::new(means, &end))
-        };
-        loop {
-            match check(channel.clone()).await {
-                Ok(()) => break,
-                Err(HealthError::Check(status)) if status.code() == Code::Unimplemented => {
-                    tracing::warn!("the plugin has no health service");
-                    break;
-                }
-                Err(HealthError::NotServing(_)) if Instant::now() + HEALTH_INTERVAL < deadline => {
-                    tokio::time::sleep(HEALTH_INTERVAL).await;
-                }
-                Err(error) => return Err(Unreachable::Unwell(error)),
-            }
+        if !multiplexing {
+            return Link::over(self, means, deadline).await;
         }
-        Ok(Link { channel, broker, _end: end.drop_guard() })
+        let end = CancellationToken::new();
+        let (channel, broker) = self.multiplex(means, &end).await.map_err(Unreachable::Refused)?;
+        Link::once_well(channel, broker, end, deadline).await
     }
 
     /// Makes the one connection of a plugin that multiplexes.
@@ -140,6 +124,37 @@ impl Dial for MainStream {
 }
 
 impl Link {
+    /// Connects by `dial`, and waits as [`Target::reach`] does.
+    pub(super) async fn over(dial: impl Dial, means: Means, deadline: Instant) -> Result<Self, Unreachable> {
+        let end = CancellationToken::new();
+        let channel = channel(dial, means.tls.clone()).await;
+        let channel = channel.map_err(|error| Unreachable::Refused(BrokerError::Connect(error)))?;
+        let broker = Broker::new(means, &end);
+        Self::once_well(channel, broker, end, deadline).await
+    }
+
+    async fn once_well(
+        channel: Channel,
+        broker: Broker,
+        end: CancellationToken,
+        deadline: Instant,
+    ) -> Result<Self, Unreachable> {
+        loop {
+            match check(channel.clone()).await {
+                Ok(()) => break,
+                Err(HealthError::Check(status)) if status.code() == Code::Unimplemented => {
+                    tracing::warn!("the plugin has no health service");
+                    break;
+                }
+                Err(HealthError::NotServing(_)) if Instant::now() + HEALTH_INTERVAL < deadline => {
+                    tokio::time::sleep(HEALTH_INTERVAL).await;
+                }
+                Err(error) => return Err(Unreachable::Unwell(error)),
+            }
+        }
+        Ok(Link { channel, broker, _end: end.drop_guard() })
+    }
+
     /// Opens the SDK's own streams, as part of the plugin's output.
     pub(super) fn open_streams(&self, output: &mut Output, reopen: Reopen) {
         let (channel, broker) = (self.channel.clone(), self.broker.clone());

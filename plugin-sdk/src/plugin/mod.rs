@@ -10,6 +10,8 @@ mod builder;
 mod child;
 mod host_watch;
 mod logging;
+#[cfg(feature = "host")]
+mod memory;
 mod server;
 mod service;
 mod stdout;
@@ -18,5 +20,7 @@ mod test_mode;
 pub use arguments::{ArgumentProblem, args};
 pub use builder::{Context, Network, PluginBuilder, ServeError};
 pub use logging::{HclogLayer, init_logging};
+#[cfg(feature = "host")]
+pub(crate) use memory::MemoryPlugin;
 
 pub use crate::services::{HealthReporter, StdioWriter};

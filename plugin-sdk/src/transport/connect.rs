@@ -26,6 +26,9 @@ pub(crate) async fn connect(address: &PluginAddress) -> io::Result<Stream> {
             stream.set_nodelay(true)?;
             Ok(Stream::Tcp(stream))
         }
+        PluginAddress::Memory => {
+            Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "it is in another process"))
+        }
     }
 }
 

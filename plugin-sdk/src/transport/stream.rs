@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 use tokio_yamux::StreamHandle;
@@ -15,6 +15,7 @@ pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
     Mux(Box<StreamHandle>),
+    Memory(DuplexStream),
     Tls(Box<TlsStream<Stream>>),
 }
 
@@ -24,6 +25,7 @@ macro_rules! inner {
         match $self.get_mut() {
             Stream::Unix(stream) => Pin::new(stream).$method($($argument),*),
             Stream::Tcp(stream) => Pin::new(stream).$method($($argument),*),
+            Stream::Memory(stream) => Pin::new(stream).$method($($argument),*),
             Stream::Mux(stream) => Pin::new(stream).$method($($argument),*),
             Stream::Tls(stream) => Pin::new(stream).$method($($argument),*),
         }
@@ -61,6 +63,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Memory(stream) => stream.is_write_vectored(),
             Self::Mux(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
         }

@@ -1,0 +1,121 @@
+//! A host and a plugin in one process, for tests: real services, client and broker, and no child process.
+//!
+//! ```
+//! use plugin_sdk::host::Contract;
+//! use plugin_sdk::plugin::PluginBuilder;
+//! use plugin_sdk::{InMemory, MagicCookie};
+//! use tonic::service::Routes;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cookie = MagicCookie::new("EXAMPLE_PLUGIN", "1f0e");
+//! let plugin = PluginBuilder::new(cookie.clone()).version(1, |_context| Routes::default());
+//! let running = InMemory::start(plugin, &Contract::new(cookie, [1])).await?;
+//! running.plugin().health().await?; // Or any client that tonic generates, on plugin().channel().
+//! running.stop().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+use thiserror::Error;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::{AttachError, Contract, Plugin};
+use crate::plugin::{MemoryPlugin, PluginBuilder, ServeError};
+use crate::transport::SocketDir;
+
+/// A plugin that runs in this process, and the host's view of it.
+///
+/// Not as in a process of its own: stdout is not captured, nothing is read from the environment, and a crash is a
+/// crash of the test. Brokered connections use real sockets. Dropping this ends the plugin without a drain.
+#[derive(Debug)]
+pub struct InMemory {
+    plugin: Plugin,
+    stop: CancellationToken,
+    serving: JoinHandle<Result<(), ServeError>>,
+}
+
+/// Why there is no plugin.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum InMemoryError {
+    /// The plugin cannot serve.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The host cannot reach it, or cannot speak its version.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+impl InMemory {
+    /// Starts the plugin and connects to it, as a host with this contract.
+    ///
+    /// # Errors
+    /// A plugin that cannot serve, is not well, or has no version in common with the host.
+    pub async fn start(builder: PluginBuilder, contract: &Contract) -> Result<Self, InMemoryError> {
+        let stop = CancellationToken::new();
+        let socket_dir = SocketDir::create(None).map_err(AttachError::SocketDir)?;
+        let dir = socket_dir.path().to_path_buf();
+        let (memory, serving) = MemoryPlugin::new(builder, contract.app_versions(), dir, stop.clone())?;
+        let serving = tokio::spawn(serving);
+        let plugin =
+            Plugin::in_this_process(memory.clone(), memory.app_version, contract, socket_dir).await?;
+        Ok(Self { plugin, stop, serving })
+    }
+
+    /// The host's view.
+    #[must_use]
+    pub fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+
+    /// Ends the plugin, after the calls that are running.
+    ///
+    /// # Errors
+    /// What the plugin ended with.
+    pub async fn stop(self) -> Result<(), ServeError> {
+        self.stop.cancel();
+        self.plugin.shutdown().await;
+        // It fails only if serving panicked, which the test has seen by itself.
+        self.serving.await.unwrap_or(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::service::Routes;
+
+    use super::*;
+    use crate::MagicCookie;
+
+    #[tokio::test]
+    async fn versions_are_negotiated_and_checked() {
+        let cookie = MagicCookie::new("COOKIE", "value");
+        let plugin = || {
+            PluginBuilder::new(cookie.clone())
+                .version(1, |_| Routes::default())
+                .version(2, |_| Routes::default())
+        };
+        let running = InMemory::start(plugin(), &Contract::new(cookie.clone(), [2, 3])).await.unwrap();
+        assert_eq!(running.plugin().app_version().get(), 2);
+        running.plugin().health().await.unwrap();
+        running.stop().await.unwrap();
+        let other = InMemory::start(plugin(), &Contract::new(cookie.clone(), [3])).await;
+        assert!(matches!(other, Err(InMemoryError::Attach(AttachError::Version { .. }))));
+    }
+
+    #[tokio::test]
+    async fn health_is_what_the_plugin_says() {
+        let cookie = MagicCookie::new("COOKIE", "value");
+        let (tell, told) = std::sync::mpsc::channel();
+        let plugin = PluginBuilder::new(cookie.clone()).version(1, move |context| {
+            let _ = tell.send(context.health().clone());
+            Routes::default()
+        });
+        let running = InMemory::start(plugin, &Contract::new(cookie, [1])).await.unwrap();
+        told.recv().unwrap().set_not_serving();
+        assert!(running.plugin().health().await.is_err());
+        running.stop().await.unwrap();
+    }
+}
