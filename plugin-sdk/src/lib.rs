@@ -17,6 +17,7 @@
 //! - Running plugins, feature `host`: begin with `host::Launch`.
 //! - Being a plugin, feature `plugin`: begin with `plugin::PluginBuilder`.
 //! - Testing either without a process, both features: `InMemory`.
+//! - The protocol itself, for those who write a host or a plugin in another language: `manual`.
 // Each half alone leaves some of what they share unused.
 #![cfg_attr(not(all(feature = "host", feature = "plugin")), allow(dead_code, unused_imports))]
 
@@ -27,6 +28,8 @@ pub mod host;
 #[cfg(all(feature = "host", feature = "plugin"))]
 mod in_memory;
 mod limits;
+#[cfg(all(feature = "host", feature = "plugin"))]
+pub mod manual;
 #[cfg(feature = "plugin")]
 pub mod plugin;
 #[cfg(feature = "host")]

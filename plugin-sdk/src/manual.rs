@@ -1,0 +1,24 @@
+//! The manual: the protocol and its reasons, for authors in any language.
+//!
+//! A host or a plugin that does what these pages say works with everything that is made with this crate, and with
+//! everything that speaks gRPC through HashiCorp's go-plugin. Nothing else has to be read: service definitions, file
+//! formats and time limits are all here. Where this crate decides differently from go-plugin, the page says so.
+//!
+//! | page | answers |
+//! |---|---|
+//! | [`protocol`] | what is on the wire: variables, the handshake line, TLS, services, broker, multiplexing, reattach, logs |
+//! | [`lifecycle`] | who does what when: start, health, signals, stop, a host that dies, and every time limit |
+//! | [`security`] | what is promised, what is not, and what a hostile plugin can do |
+//! | [`other_languages`] | how to write a plugin or a host without this crate, with a checklist |
+
+#[doc = include_str!("manual/lifecycle.md")]
+pub mod lifecycle {}
+
+#[doc = include_str!("manual/other-languages.md")]
+pub mod other_languages {}
+
+#[doc = include_str!("manual/protocol.md")]
+pub mod protocol {}
+
+#[doc = include_str!("manual/security.md")]
+pub mod security {}
