@@ -143,7 +143,9 @@ impl Plugin {
             }
         };
         drop(link);
-        output.finish().await;
+        if exit.status != ExitKind::LeftRunning {
+            output.finish().await;
+        }
         exit
     }
 }

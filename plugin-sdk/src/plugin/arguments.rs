@@ -103,14 +103,13 @@ fn split(args: impl IntoIterator<Item = OsString>) -> Split {
 
 impl Service {
     /// How this process is to run as a service, if it is.
-    pub(super) fn of_this_process() -> Result<Option<Self>, ArgumentProblem> {
-        let asked = Self::read(split(std::env::args_os().skip(1)), |name| std::env::var_os(name))?;
-        Ok(match asked {
-            (Some(listen_on), tls) => Some(Self { listen_on, tls }),
-            (None, tls) => {
-                InheritedSocket::take().map(|socket| Self { listen_on: ListenOn::Activated(socket), tls })
-            }
-        })
+    ///
+    /// To the child of a host only an argument says so: variables may be left over from the host's own service.
+    pub(super) fn of_this_process(is_child: bool) -> Result<Option<Self>, ArgumentProblem> {
+        let variable = |name: &str| std::env::var_os(name).filter(|_| !is_child);
+        let (listen_on, tls) = Self::read(split(std::env::args_os().skip(1)), variable)?;
+        let inherited = || InheritedSocket::take().filter(|_| !is_child).map(ListenOn::Activated);
+        Ok(listen_on.or_else(inherited).map(|listen_on| Self { listen_on, tls }))
     }
 
     fn read(

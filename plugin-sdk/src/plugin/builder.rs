@@ -242,9 +242,10 @@ impl PluginBuilder {
 
     /// Who runs this process.
     fn mode(&self) -> Result<Mode, ServeError> {
-        match Service::of_this_process()? {
+        let child = self.check_cookie();
+        match Service::of_this_process(child.is_ok())? {
             Some(service) => Ok(Mode::Service(service)),
-            None => self.check_cookie().map(|()| Mode::Child),
+            None => child.map(|()| Mode::Child),
         }
     }
 
