@@ -357,7 +357,12 @@ impl crate::generated::plugin::grpc_broker_server::GrpcBroker for BrokerService 
     ) -> Result<tonic::Response<Self::StartStreamStream>, Status> {
         let broker = Broker::of(&request).map_err(|error| Status::failed_precondition(error.to_string()))?;
         let (outgoing, attached) = broker.attach();
-        tokio::spawn(attached.run(request.into_inner()));
+        let ending = broker.clone();
+        tokio::spawn(async move {
+            attached.run(request.into_inner()).await;
+            // The host has gone, and with it whoever was to use what was served for it.
+            ending.close();
+        });
         // Ends when the stream to the broker is closed, so that a drain does not wait for the host to do it.
         let closed = broker.0.closed.clone();
         let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing).map(Ok);

@@ -6,8 +6,9 @@ use tonic::{Request, Response, Status};
 use crate::generated::plugin::Empty;
 use crate::generated::plugin::grpc_controller_server::GrpcController;
 
-/// Cancels its token, if it has one, when the host calls `Shutdown`; without, the plugin is not the host's to end. The reply goes out while the server drains; go-plugin's own
-/// server stops so hard that its host rarely gets one.
+/// Cancels its token, if it has one, when the host calls `Shutdown`; without, the plugin is not the host's to end.
+///
+/// The reply goes out while the server drains; go-plugin's own server stops so hard that its host rarely gets one.
 #[derive(Debug)]
 pub(crate) struct Controller(pub(crate) Option<CancellationToken>);
 

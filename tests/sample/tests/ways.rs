@@ -65,6 +65,12 @@ async fn hosts_come_and_go_at_a_service_and_find_it_again_after_a_restart() {
         let mut borrowed = SampleClient::new(host.broker().dial(lent).await.unwrap());
         assert_eq!(borrowed.who(()).await.unwrap().into_inner(), "rust 3");
     }
+    // What was served for a host ends with it.
+    let third = attach(&address).await.unwrap();
+    let lent = SampleClient::new(third.channel()).lend(()).await.unwrap().into_inner();
+    let mut borrowed = SampleClient::new(third.broker().dial(lent).await.unwrap());
+    drop(third);
+    until("the lent server has ended", async || borrowed.who(()).await.is_err()).await;
     // No host can end it.
     let Exit { status, .. } = first.shutdown().await;
     assert_eq!(status, ExitKind::LeftRunning);
