@@ -1,8 +1,8 @@
 //! What `fib-server` and its cache plugins agree on, and nothing else: this crate never does I/O.
 //!
-//! The contract itself is [`cache/v1/cache.proto`](https://protobuf.dev), written so that an author in any
-//! language can implement it; the types here are generated from it. A Rust plugin enables the feature `server`
-//! and implements [`cache_server::Cache`]; a host enables `client`.
+//! The contract itself is `proto/cache/v1/cache.proto`, written so that an author in any language can implement it;
+//! the types here are generated from it. A Rust plugin enables the feature `server` and implements `Cache` of
+//! `cache_server`; a host enables `client`.
 
 /// Environment variable by which a plugin knows that a host for this contract has started it.
 pub const MAGIC_COOKIE_KEY: &str = "FIB_CACHE_PLUGIN";
@@ -18,6 +18,9 @@ pub const MAX_KEY_BYTES: usize = 250;
 
 /// Largest value in bytes: 1 MiB.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
+
+/// Most keys or entries of one batch.
+pub const MAX_BATCH_KEYS: usize = 10_000;
 
 mod generated {
     #![allow(missing_docs, unreachable_pub, clippy::all)]

@@ -8,7 +8,7 @@
 //! less than one share, which is `max_bytes / max_entries`; the sum may reach `max_entries` shares. So there are
 //! never more than `max_entries` entries and never more than `max_bytes` bytes. With entries smaller than a share it
 //! is the entries that fill the cache, with larger ones the bytes. A mixture may reach neither limit; it never
-//! passes one.
+//! passes one. [`Stats`] counts bytes in the same way, so that a cache is full when they reach the capacity.
 //!
 //! moka works off its writes in batches, so there could be tens of values too many for a while. [`Store::settle`]
 //! makes it do so at once.
@@ -52,7 +52,9 @@ pub(crate) enum Lookup {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stats {
     pub(crate) entries: u64,
+    /// The sum of the entries' weights.
     pub(crate) bytes: u64,
+    /// The most that `bytes` may be.
     pub(crate) capacity_bytes: u64,
     pub(crate) hits: u64,
     pub(crate) misses: u64,
@@ -81,8 +83,8 @@ impl Store {
             // even if that one has expired. What was just stored is what will be asked for.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(WhenForgotten)
-            .eviction_listener(move |key, entry, cause| {
-                listener.dropped(bytes_of(&key, &entry.value), entry.is_expired(Instant::now()), cause);
+            .eviction_listener(move |_, entry, cause| {
+                listener.dropped(entry.is_expired(Instant::now()), cause);
             })
             .build();
         Self { entries, shares, counters }
@@ -114,8 +116,6 @@ impl Store {
         // Copied, because a value decoded from a message is a window on the message: a few bytes would hold on to
         // all of it, and the limit would count the few.
         let entry = Entry { value: Bytes::copy_from_slice(value), expires_at };
-        // Counted first, so that the listener never takes away what was not added yet.
-        self.counters.bytes.fetch_add(bytes_of(key, value), Ordering::Relaxed);
         self.entries.insert(key.into(), entry);
     }
 
@@ -147,7 +147,7 @@ impl Store {
         let counters = &self.counters;
         Stats {
             entries: self.entries.entry_count(),
-            bytes: counters.bytes.load(Ordering::Relaxed),
+            bytes: self.entries.weighted_size(),
             capacity_bytes: self.shares.capacity_bytes(),
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
@@ -221,13 +221,13 @@ impl Shares {
     }
 
     fn weigh(self, key: &str, value: &[u8]) -> u64 {
-        (bytes_of(key, value) + ENTRY_OVERHEAD_BYTES).max(self.bytes_each)
+        // Lossless: no platform has addresses of more than 64 bits.
+        ((key.len() + value.len()) as u64 + ENTRY_OVERHEAD_BYTES).max(self.bytes_each)
     }
 }
 
 #[derive(Default)]
 struct Counters {
-    bytes: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
     evictions: AtomicU64,
@@ -236,19 +236,13 @@ struct Counters {
 
 impl Counters {
     /// An entry that had expired counts as an expiration, whatever it was that dropped it in the end.
-    fn dropped(&self, bytes: u64, expired: bool, cause: RemovalCause) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn dropped(&self, expired: bool, cause: RemovalCause) {
         if expired {
             self.expirations.fetch_add(1, Ordering::Relaxed);
         } else if cause == RemovalCause::Size {
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-fn bytes_of(key: &str, value: &[u8]) -> u64 {
-    // Lossless: no platform has addresses of more than 64 bits.
-    (key.len() + value.len()) as u64
 }
 
 /// What an entry takes besides its key and value, for moka's bookkeeping and the allocator's. Measured with short
@@ -341,6 +335,20 @@ mod tests {
         }
         assert_eq!(store.stats().entries, 9);
         assert_eq!(store.stats().evictions, 91);
+    }
+
+    #[test]
+    fn bytes_and_capacity_are_counted_alike() {
+        let (store, now) = (store(10, 10_000), Instant::now());
+        for (key, length, bytes) in [("a", 0, 1000), ("b", 100, 2000), ("b", 2000, 3513), ("b", 487, 2000)] {
+            store.set(key, &vec![0; length], None, now);
+            assert_eq!(store.stats().bytes, bytes, "{key} of {length} bytes");
+        }
+        for n in 0..8 {
+            store.set(&n.to_string(), b"v", None, now);
+        }
+        let Stats { entries, bytes, capacity_bytes, .. } = store.stats();
+        assert_eq!((entries, bytes, capacity_bytes), (10, 10_000, 10_000), "it is full");
     }
 
     #[test]

@@ -32,7 +32,7 @@
 //! - **Stdout** belongs to the handshake line. Print nothing to it before `run`.
 //! - **Logs** go to stderr; `run` sets `tracing` up so that the host shows each event at its level.
 //! - **Errors** of the caller are `INVALID_ARGUMENT` with a text that helps. A miss is not an error, and neither is a
-//!   full cache. Any other status is a fault of the plugin, and the host counts it as one.
+//!   full cache. Any other status is a fault of the plugin, and the host works on as if there was no cache.
 //! - **The end** comes with the host's `Shutdown` or with SIGTERM, or when the host is gone; `run` then returns. A
 //!   plugin can also be killed at any moment, so do not count on a last word.
 //! - **Threads**: `run` uses one. Work that takes long belongs on `tokio::task::spawn_blocking`.

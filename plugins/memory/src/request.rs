@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cache_proto::{MAX_KEY_BYTES, MAX_VALUE_BYTES, SetRequest};
+use cache_proto::{MAX_BATCH_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES, SetRequest};
 use thiserror::Error;
 
 /// A limit of the contract that a request breaks. The caller has to change the request. Sizes are named, contents
@@ -18,6 +18,8 @@ pub(crate) enum LimitError {
     TtlNotPositive(i64, i32),
     #[error("ttl is {0} s and {1} ns, not a duration: at most {MAX_SECONDS} s, under 1 s in ns")]
     TtlMalformed(i64, i32),
+    #[error("{field} has {length} items, must be at most {MAX_BATCH_KEYS}")]
+    Batch { field: &'static str, length: usize },
     #[error("{field}[{index}]: {error}")]
     InBatch { field: &'static str, index: usize, error: Box<LimitError> },
 }
@@ -57,13 +59,16 @@ pub(crate) fn check_key(key: String) -> Result<String, LimitError> {
     }
 }
 
-/// Checks all items of a batch, so that nothing is done if one of them is wrong. `field` is the batch's name in the
+/// Checks the size of a batch and all of its items, so that nothing is done if one of them is wrong. `field` is the batch's name in the
 /// request.
 pub(crate) fn check_all<T, U>(
     field: &'static str,
     items: Vec<T>,
     check: impl Fn(T) -> Result<U, LimitError>,
 ) -> Result<Vec<U>, LimitError> {
+    if items.len() > MAX_BATCH_KEYS {
+        return Err(LimitError::Batch { field, length: items.len() });
+    }
     let in_batch = |index, error| LimitError::InBatch { field, index, error: Box::new(error) };
     items
         .into_iter()
@@ -148,6 +153,15 @@ mod tests {
                 "{seconds} s {nanos} ns"
             );
         }
+    }
+
+    #[test]
+    fn batches_have_at_most_10000_items() {
+        let check =
+            |length| check_all("keys", vec!["k".to_owned(); length], check_key).map(|keys| keys.len());
+        assert_eq!(check(0), Ok(0));
+        assert_eq!(check(10_000), Ok(10_000));
+        assert_eq!(check(10_001), Err(LimitError::Batch { field: "keys", length: 10_001 }));
     }
 
     #[test]

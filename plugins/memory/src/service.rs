@@ -11,6 +11,7 @@ use cache_proto::{
     GetResponse, Hit, Miss, MissReason, SetManyRequest, SetManyResponse, SetRequest, SetResponse,
     StatsRequest, StatsResponse,
 };
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use crate::cache::{Limits, Lookup, Stats, Store};
@@ -65,7 +66,7 @@ impl<C: Fn() -> Instant + Send + Sync + 'static> Cache for MemoryCache<C> {
 
     async fn get_many(&self, request: Request<GetManyRequest>) -> Result<Response<GetManyResponse>, Status> {
         let keys = check_all("keys", request.into_inner().keys, check_key)?;
-        let mut room = MAX_BATCH_VALUE_BYTES;
+        let mut room = MAX_HIT_BYTES;
         let results = keys.iter().map(|key| within(&mut room, self.look_up(key))).collect();
         Ok(Response::new(GetManyResponse { results }))
     }
@@ -107,10 +108,12 @@ fn miss(reason: MissReason) -> Outcome {
     Outcome::Miss(Miss { reason: reason.into() })
 }
 
-/// Gives a response of a batch as it is if there is still `room` for its value, and a miss if not.
+/// Gives a response of a batch as it is if it is a miss or there is still `room` for the hit, and a miss if not.
 fn within(room: &mut usize, response: GetResponse) -> GetResponse {
-    let Some(Outcome::Hit(hit)) = &response.outcome else { return response };
-    match room.checked_sub(hit.value.len()) {
+    if let Some(Outcome::Miss(_)) | None = response.outcome {
+        return response;
+    }
+    match room.checked_sub(response.encoded_len()) {
         Some(left) => {
             *room = left;
             response
@@ -128,9 +131,10 @@ fn to_proto(duration: Duration) -> prost_types::Duration {
     }
 }
 
-/// The most bytes of values in one answer to `GetMany`; the other keys are misses. gRPC libraries refuse messages of
-/// more than 4 MiB unless told otherwise, and a request may name one large value very often.
-const MAX_BATCH_VALUE_BYTES: usize = 3 << 20;
+/// The most bytes of hits in one answer to `GetMany`; the other keys are misses. gRPC libraries refuse messages of
+/// more than 4 MiB unless told otherwise, and a request may name one large value very often. The quarter of
+/// a MiB that is left is for the misses and the prefixes of a full batch, which are below 10 bytes for each key.
+const MAX_HIT_BYTES: usize = (4 << 20) - (256 << 10);
 
 #[cfg(test)]
 mod tests;

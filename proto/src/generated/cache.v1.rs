@@ -48,7 +48,7 @@ pub struct SetRequest {
 pub struct SetResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetManyRequest {
-    /// May hold a key more than once.
+    /// At most 10,000. May hold a key more than once.
     #[prost(string, repeated, tag = "1")]
     pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -60,6 +60,7 @@ pub struct GetManyResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SetManyRequest {
+    /// At most 10,000.
     #[prost(message, repeated, tag = "1")]
     pub entries: ::prost::alloc::vec::Vec<SetRequest>,
 }
@@ -67,6 +68,7 @@ pub struct SetManyRequest {
 pub struct SetManyResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteRequest {
+    /// At most 10,000.
     #[prost(string, repeated, tag = "1")]
     pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -88,10 +90,11 @@ pub struct StatsResponse {
     /// Entries held now. May include entries that have expired and were not yet removed.
     #[prost(uint64, tag = "1")]
     pub entries: u64,
-    /// Bytes of keys and values held now.
+    /// Bytes held now: of keys and values, and of what the plugin needs beside them if it counts that towards
+    /// capacity_bytes.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
-    /// The most bytes it will hold; 0: not limited, or not known.
+    /// The most that `bytes` may be; 0: not limited, or not known.
     #[prost(uint64, tag = "3")]
     pub capacity_bytes: u64,
     /// Keys looked up and found.
