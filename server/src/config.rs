@@ -89,7 +89,7 @@ pub struct CacheConfig {
     pub path: PathBuf,
     /// How to start it; [`Launch::check`] has passed.
     pub launch: Launch,
-    /// How long a number that is stored is valid.
+    /// How long a number that is stored is valid; at most a hundred years.
     pub expiration: Duration,
     /// Time for one call.
     pub timeout: Duration,

@@ -7,11 +7,13 @@
 //!                                                       └──▶ cache (store)
 //! ```
 //!
-//! A broken plugin changes how long an answer takes, never the answer.
+//! A plugin that fails changes how long an answer takes, never the answer. A number that it gives in good form is
+//! believed.
 
 pub mod cache;
 pub mod compute;
 pub mod config;
+pub mod descriptors;
 pub mod fib;
 pub mod http;
 pub mod logging;

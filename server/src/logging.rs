@@ -19,7 +19,11 @@ pub struct FilterError(#[from] ParseError);
 
 /// Sends what the program logs from now on to stderr. To be called once.
 pub fn init(config: &LogConfig) -> Result<(), FilterError> {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(config.level)?).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(config.level)?)
+        .with_writer(io::stderr)
+        // It would be reported with `eprintln!`, which panics if nobody reads stderr any more.
+        .log_internal_errors(false);
     match config.format {
         LogFormat::Text => builder.with_ansi(wants_colour()).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

@@ -3,15 +3,22 @@
 //! Exit codes: 0 stopped as asked, 1 cannot listen, 2 bad configuration, 130 and 143 stopped at once by a second
 //! SIGINT or SIGTERM.
 
-use std::{env, error::Error, io, process::ExitCode, time::Duration};
+mod signals;
 
-use fib_server::{BindError, Config, Service, compute::Pool, config::ConfigError, logging};
-use plugin_sdk::one_line;
-use tokio::{
-    runtime::{Builder, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
+use std::{
+    env,
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
 };
+
+use fib_server::{BindError, Config, Service, compute::Pool, config::ConfigError, descriptors, logging};
+use plugin_sdk::one_line;
+use tokio::runtime::{Builder, Runtime};
 use tracing::{error, warn};
+
+use self::signals::{AtOnce, Signals};
 
 /// Exit code for a bad configuration; what clap uses.
 const USAGE: u8 = 2;
@@ -26,7 +33,7 @@ const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 const PLUGIN_REAP: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let config = match Config::parse(env::args_os()) {
+    let mut config = match Config::parse(env::args_os()) {
         Ok(config) => config,
         Err(ConfigError::Usage(asked)) if !asked.use_stderr() => {
             // Help or version. If stdout is closed there is nobody to tell.
@@ -41,6 +48,7 @@ fn main() -> ExitCode {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    config.http.max_connections = descriptors::make_room(config.http.max_connections);
     let runtime = match runtime(&config) {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -66,9 +74,9 @@ fn main() -> ExitCode {
 }
 
 /// One line, before there is a log.
-#[allow(clippy::print_stderr)]
 fn refuse(error: &(dyn Error + 'static)) -> ExitCode {
-    eprintln!("fib-server: {}", one_line(error));
+    // If stderr is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "fib-server: {}", one_line(error));
     ExitCode::from(USAGE)
 }
 
@@ -79,7 +87,7 @@ fn runtime(config: &Config) -> io::Result<Runtime> {
 
 enum Stopped {
     Gently,
-    AtOnce(Stop),
+    AtOnce(AtOnce),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,13 +100,18 @@ enum StartError {
 
 async fn run(config: Config) -> Result<Stopped, StartError> {
     let mut signals = Signals::new()?;
-    let service = Service::bind(config).await?;
+    // Looking a host name up may take long.
+    let service = tokio::select! {
+        biased;
+        () = signals.stop() => return Ok(Stopped::Gently),
+        service = Service::bind(config) => service?,
+    };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let at_once = async {
-        signals.next().await;
+        signals.stop().await;
         // Fails only if the service has ended by itself.
         let _ = stop.send(());
-        signals.next().await
+        signals.stop_at_once().await
     };
     let gently = service.run(async {
         // An error means that nobody will stop us, which cannot be: the other end is in the other branch.
@@ -110,41 +123,6 @@ async fn run(config: Config) -> Result<Stopped, StartError> {
         signal = at_once => {
             warn!(?signal, "second signal, stopping at once");
             Ok(Stopped::AtOnce(signal))
-        }
-    }
-}
-
-/// The signals that stop the server.
-#[derive(Clone, Copy, Debug)]
-enum Stop {
-    Interrupt,
-    Terminate,
-}
-
-impl Stop {
-    /// As a shell shows a process that a signal has ended: 128 and its number.
-    fn exit_code(self) -> u8 {
-        match self {
-            Self::Interrupt => 130,
-            Self::Terminate => 143,
-        }
-    }
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> Stop {
-        tokio::select! {
-            _ = self.interrupt.recv() => Stop::Interrupt,
-            _ = self.terminate.recv() => Stop::Terminate,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::{
@@ -75,14 +75,12 @@ impl Service {
         let Backend { keeper, cache, plugin } = Backend::start(cache_config);
         let flights =
             Arc::new(Flights::new(Refill::new(Pool::new(&compute), cache.clone()), compute.timeout));
-        let (drain, draining) = watch::channel(false);
-        let app = App { max_n: compute.max_n, cache, flights: flights.clone(), plugin, draining };
+        let app = App { max_n: compute.max_n, cache, flights: flights.clone(), plugin };
         info!(address = %self.address, "listening");
 
         let shutdown = async {
             shutdown.await;
             info!(timeout = ?http_config.drain_timeout, "draining");
-            drain.send_replace(true);
         };
         let drained = http::serve(self.listener, http::router(app), &http_config, shutdown).await;
         if let Drained::Cut { connections } = drained {
@@ -99,9 +97,15 @@ impl Service {
 
 async fn listen(config: &HttpConfig) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind((config.host.as_str(), config.port)).await?;
+    // Again, which only changes the length of the queue: tokio's is 128.
+    rustix::net::listen(&listener, LISTEN_QUEUE)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
+
+/// Connections that wait to be accepted; the kernel cuts it to its own `somaxconn`, by default 4096. Who does not
+/// find room tries again a second later, so there should be room for a crowd that comes at once.
+const LISTEN_QUEUE: i32 = 4096;
 
 /// The cache, and who keeps it alive.
 struct Backend {

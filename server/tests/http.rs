@@ -54,6 +54,10 @@ fn everything_that_is_no_number_in_range_is_an_invalid_value() {
         "/fib/41",
         "/fib/99999999999999999999",
         "/fib/%00",
+        "/fib/5%00",
+        "/fib/5%0A",
+        "/fib/%20",
+        "/fib/12345678901234567890",
         "/fib/%",
         "/fib/%FF",
         "/fib/%2F",
@@ -77,9 +81,18 @@ fn everything_that_is_no_number_in_range_is_an_invalid_value() {
 #[test]
 fn other_paths_are_not_found() {
     let server = Server::start(&[]);
-    for path in
-        ["/", "/fib", "/fib/5/", "/fib/5/6", "//fib/5", "/Fib/5", "/healthz/", "/nothing", "/fib/../fib/5"]
-    {
+    for path in [
+        "/",
+        "/fib",
+        "/fibs/5",
+        "/fib/5/",
+        "/fib/5/6",
+        "//fib/5",
+        "/Fib/5",
+        "/healthz/",
+        "/nothing",
+        "/fib/../fib/5",
+    ] {
         let response = server.get(path);
         assert_eq!((response.status, &response.json()["error"]), (404, &"not found".into()), "{path}");
     }
@@ -265,6 +278,8 @@ fn what_is_not_http_is_refused() {
     for (request, status) in [
         ("rubbish\r\n\r\n", 400),
         ("GET /fib/5\r\n\r\n", 400),
+        ("GET\r\n\r\n", 400),
+        ("\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n", 400),
         ("GET /fib/\0 HTTP/1.1\r\n\r\n", 400),
         ("GET /fib/5 HTTP/1.1\r\nhost\r\n\r\n", 400),
         ("GET /fib/5 HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),

@@ -1,4 +1,4 @@
-//! What was calculated once is not calculated again, and a cache never changes an answer.
+//! What was calculated once is not calculated again, and a cache that fails never changes an answer.
 
 use std::sync::{Arc, Barrier};
 use std::thread;

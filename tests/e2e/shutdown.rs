@@ -1,10 +1,12 @@
 //! A server that is told to stop finishes what it has begun, and leaves no process and no file.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 
-use e2e::wait::wait_until;
+use e2e::wait::{wait_for, wait_until};
 use e2e::{Server, http, process, rogue};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 const MEMORY: &str = "--cache-plugin-path=memory";
@@ -32,6 +34,59 @@ fn sigint_to_server_and_plugin_leaves_no_process_and_no_file() {
     for pid in server.processes() {
         process::signal(pid, Signal::INT);
     }
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn end_of_the_terminal_lets_requests_finish_and_leaves_no_process_and_no_file() {
+    let mut server = Server::start_with_plugin([MEMORY]);
+    if process::ignores(server.pid(), Signal::HUP) {
+        eprintln!("skipped: end_of_the_terminal: the tests run under nohup");
+        return;
+    }
+    let address = server.address();
+    let caller = thread::spawn(move || http::send(address, "GET", "/fib/40"));
+    server.wait_until_calculating();
+    server.signal(Signal::HUP);
+    wait_until("the server to refuse connections", || http::connect(address).is_err());
+    // Shell and kernel send one each.
+    server.signal(Signal::HUP);
+    let response = caller.join().expect("the caller does not panic").expect("the caller is answered");
+    assert_eq!(response.text(), "{\"result\":102334155}\n");
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn server_under_nohup_ignores_the_end_of_the_terminal() {
+    let mut server = Server::start_with_plugin_after("trap '' HUP", [MEMORY]);
+    assert!(process::ignores(server.pid(), Signal::HUP));
+    server.signal(Signal::HUP);
+    server.fib(10);
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+}
+
+#[test]
+fn server_ends_while_it_looks_its_host_name_up() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let aliases = directory.path().join("aliases");
+    let status = Command::new("mkfifo").arg(&aliases).status().expect("mkfifo can be run");
+    assert!(status.success());
+    // glibc reads this file before it asks for a name without a dot, and reading it does not end.
+    let prelude = format!("export HOSTALIASES='{}'", aliases.display());
+    let mut server = Server::begin_after(&prelude, ["--host=nonesuch", "--port=0"]);
+    let opened = wait_for("the server to look the name up", || {
+        let writer = rustix::fs::open(&aliases, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty());
+        if server.has_ended() { Some(None) } else { writer.ok().map(Some) }
+    });
+    let Some(_writer) = opened else {
+        assert!(std::env::var_os("CI").is_none(), "names are not looked up by glibc over DNS");
+        eprintln!(
+            "skipped: server_ends_while_it_looks_its_host_name_up: no glibc, or no DNS in nsswitch.conf"
+        );
+        return;
+    };
+    server.signal(Signal::TERM);
     ends_without_a_trace(&mut server);
 }
 

@@ -61,6 +61,17 @@ fn directory_is_a_usage_error() {
     refuses(directory.path(), &["directory"]);
 }
 
+#[test]
+fn what_a_plugin_says_is_for_the_log_and_not_for_clients() {
+    let server = Server::start(rogue("exit-before-handshake=3"));
+    let secret = "the cache directory is not mounted";
+    wait_for("the log to have it", || server.log().find(|line| line.to_string().contains(secret)));
+    let plugin =
+        wait_for("the failure", || Some(server.plugin()).filter(|plugin| !plugin["last_error"].is_null()));
+    assert_eq!(plugin["last_error"], "exited before it was ready: exit status 3");
+    assert!(!plugin.to_string().contains("mounted"), "{plugin}");
+}
+
 /// The server does not start: exit status 2, and one line that names the flag and has all these words.
 #[track_caller]
 fn refuses(path: &Path, words: &[&str]) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -11,19 +12,36 @@ use serde_json::Value;
 #[derive(Clone, Default)]
 pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
+    hanging_up: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Log {
-    /// Reads `stderr` to its end, on a thread of its own.
+    /// Reads `stderr` to its end or until [`Log::hang_up`], on a thread of its own.
     pub(crate) fn collect(stderr: impl Read + Send + 'static) -> Self {
         let log = Self::default();
         let writer = log.clone();
         thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
                 writer.lock().push(String::from_utf8_lossy(&line).into_owned());
+                if writer.hanging_up.load(Ordering::Relaxed) {
+                    break;
+                }
             }
+            // The reader, and with it the pipe, is gone with the loop.
+            writer.ended.store(true, Ordering::Relaxed);
         });
         log
+    }
+
+    /// Closes the reading end after the next line.
+    pub fn hang_up(&self) {
+        self.hanging_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody reads any more.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// The lines so far that are JSON objects.

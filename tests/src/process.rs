@@ -44,6 +44,19 @@ pub fn is_running(pid: u32) -> bool {
     !command_line(pid).is_empty()
 }
 
+/// Whether it ignores `signal`.
+pub fn ignores(pid: u32, signal: Signal) -> bool {
+    let status = read(pid, "status");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("status has this field");
+    let mask = u64::from_str_radix(mask.trim(), 16).expect("the mask is hexadecimal");
+    mask >> (signal.as_raw() - 1) & 1 == 1
+}
+
+/// How many file descriptors it has open.
+pub fn open_descriptors(pid: u32) -> usize {
+    fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")).map_or(0, Iterator::count)
+}
+
 /// Processor time used so far by all threads, in ticks of 10 ms; `None` if there is no such process.
 pub fn cpu_ticks(pid: u32) -> Option<u64> {
     Some(stat(pid, USER_TIME)? + stat(pid, SYSTEM_TIME)?)

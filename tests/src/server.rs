@@ -38,33 +38,71 @@ impl Server {
     /// Starts a server with no flags but `args`, which must name a port, and waits until it is ready.
     #[track_caller]
     pub fn start_with_all_flags<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Self {
-        let server = Self::launch(args);
+        Self::launch(args).ready()
+    }
+
+    /// Waits until it is ready.
+    #[track_caller]
+    fn ready(self) -> Self {
         wait_until("/readyz to say 200", || {
-            server.send("GET", "/readyz").is_ok_and(|ready| ready.status == 200)
+            self.send("GET", "/readyz").is_ok_and(|ready| ready.status == 200)
         });
-        server
+        self
     }
 
     /// Starts a server with a plugin and waits until the plugin serves.
     #[track_caller]
     pub fn start_with_plugin<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Self {
-        let server = Self::start(args);
-        wait_until("the plugin to serve", || server.plugin_state() == "serving");
-        server
+        Self::start(args).with_plugin()
+    }
+
+    /// Like [`Server::start_with_plugin`], from a shell that has executed `prelude` before.
+    #[track_caller]
+    pub fn start_with_plugin_after<S: AsRef<str>>(prelude: &str, args: impl IntoIterator<Item = S>) -> Self {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        let fixed = ["--port=0", "--log-level=debug"].map(str::to_owned);
+        Self::launch_after(prelude, fixed.into_iter().chain(args)).ready().with_plugin()
+    }
+
+    /// Waits until the plugin serves.
+    #[track_caller]
+    fn with_plugin(self) -> Self {
+        wait_until("the plugin to serve", || self.plugin_state() == "serving");
+        self
     }
 
     /// Starts a server with `args`, which must name a port, and waits until it listens.
     #[track_caller]
     pub fn launch<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Self {
+        Self::launch_after("", args)
+    }
+
+    /// Like [`Server::launch`], from a shell that has executed `prelude` before.
+    #[track_caller]
+    pub fn launch_after<S: AsRef<str>>(prelude: &str, args: impl IntoIterator<Item = S>) -> Self {
+        let mut server = Self::begin_after(prelude, args);
+        server.address = wait_for("the port file", || {
+            let status = server.child.try_wait().expect("a child can be waited for");
+            assert!(status.is_none(), "the server ended ({status:?}) before it listened");
+            parse_address(&std::fs::read_to_string(server.directory.path().join(PORT_FILE)).ok()?)
+        });
+        server
+    }
+
+    /// Starts a server as [`Server::launch_after`] does, and waits for nothing: it has no address.
+    #[track_caller]
+    pub fn begin_after<S: AsRef<str>>(prelude: &str, args: impl IntoIterator<Item = S>) -> Self {
         let directory = tempfile::Builder::new().prefix("e2e-").tempdir().expect("a directory can be made");
         let temporary = temporary_files(&directory);
         std::fs::create_dir(&temporary).expect("a directory can be made");
-        let port_file = directory.path().join("port");
-        let mut command = Command::new(binary("fib-server"));
+        let mut command = Command::new("/bin/sh");
         clean(&mut command)
+            .arg("-c")
+            .arg(format!("{prelude}\nexec \"$0\" \"$@\""))
+            .arg(binary("fib-server"))
             .args(args.into_iter().map(|arg| arg.as_ref().to_owned()))
             .args(["--log-format=json", "--port-file"])
-            .arg(&port_file)
+            .arg(directory.path().join(PORT_FILE))
             .env("TMPDIR", &temporary)
             .env("XDG_RUNTIME_DIR", &temporary)
             .stdin(Stdio::null())
@@ -73,13 +111,7 @@ impl Server {
             .process_group(0);
         let mut child = start(&mut command);
         let log = Log::collect(child.stderr.take().expect("stderr is piped"));
-        let mut server = Self { child, directory, address: ([127, 0, 0, 1], 0).into(), log };
-        server.address = wait_for("the port file", || {
-            let status = server.child.try_wait().expect("a child can be waited for");
-            assert!(status.is_none(), "the server ended ({status:?}) before it listened");
-            parse_address(&std::fs::read_to_string(&port_file).ok()?)
-        });
-        server
+        Self { child, directory, address: ([127, 0, 0, 1], 0).into(), log }
     }
 
     /// Where it listens.
@@ -202,6 +234,9 @@ impl Drop for Server {
         }
     }
 }
+
+/// Name of the port file in the server's directory.
+const PORT_FILE: &str = "port";
 
 /// The arguments for a server with the rogue plugin in this mode.
 pub fn rogue(mode: &str) -> Vec<String> {

@@ -1,8 +1,9 @@
-//! The cache as requests see it: a number, or a reason to calculate it. Never an error: a broken plugin changes how
-//! long an answer takes and nothing about the answer.
+//! The cache as requests see it: a number, or a reason to calculate it. Never an error: a plugin that fails changes
+//! how long an answer takes. A number in good form is believed: to check it would be to calculate it.
 //!
 //! The key of a number is its canonical decimal form, its value is F(n) in decimal.
 
+mod failure;
 mod keeper;
 mod remote;
 
@@ -12,8 +13,9 @@ use plugin_sdk::{MagicCookie, host::Contract};
 use tracing::debug;
 
 pub use self::{
+    failure::Failure,
     keeper::{Keeper, PluginState, PluginStatus},
-    remote::{Instance, RemoteCache, Stats, StatsAnswer, Unavailable},
+    remote::{Instance, RemoteCache, StatsAnswer, Unavailable},
 };
 use crate::fib::FibIndex;
 

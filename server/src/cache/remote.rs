@@ -10,7 +10,7 @@ use std::{
 };
 
 use cache_proto::{
-    GetRequest, GetResponse, MissReason, SetRequest, StatsRequest, cache_client::CacheClient,
+    GetRequest, GetResponse, MissReason, SetRequest, StatsRequest, StatsResponse, cache_client::CacheClient,
     get_response::Outcome,
 };
 use tokio::{sync::watch, time};
@@ -60,24 +60,11 @@ pub enum Unavailable {
     Failed(Code),
 }
 
-/// What the plugin has counted since its process started; meanings as in the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Stats {
-    pub entries: u64,
-    pub bytes: u64,
-    pub capacity_bytes: u64,
-    pub hits: u64,
-    pub misses: u64,
-    pub evictions: u64,
-    pub expirations: u64,
-}
-
-/// An answer to the question for [`Stats`].
+/// An answer to the question what the plugin has counted since its process started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatsAnswer {
-    /// These are they.
-    Stats(Stats),
+    /// Meanings as in the contract.
+    Stats(StatsResponse),
     /// This plugin does not count.
     Unsupported,
     /// There was no answer.
@@ -87,8 +74,8 @@ pub enum StatsAnswer {
 impl RemoteCache {
     /// Calls whichever process `plugin` says is serving.
     pub fn new(plugin: watch::Receiver<PluginStatus>, config: &CacheConfig) -> Self {
-        // Durations of the configuration are far below what can overflow here.
-        let ttl = prost_types::Duration::try_from(config.expiration).unwrap_or_default();
+        let ttl = prost_types::Duration::try_from(config.expiration)
+            .expect("flags take at most a hundred years, and seconds here are an i64");
         Self { plugin, timeout: config.timeout, ttl }
     }
 
@@ -120,7 +107,7 @@ impl RemoteCache {
             return StatsAnswer::Unsupported;
         }
         match self.call(StatsRequest {}, |request| client.stats(request)).await {
-            Ok(counted) => StatsAnswer::Stats(counted.into()),
+            Ok(counted) => StatsAnswer::Stats(counted),
             Err(CallError::Status(status)) if status.code() == Code::Unimplemented => {
                 without_stats.store(true, Ordering::Relaxed);
                 StatsAnswer::Unsupported
@@ -189,21 +176,6 @@ fn duration(wire: prost_types::Duration) -> Option<Duration> {
     let seconds = u64::try_from(wire.seconds).ok()?;
     let nanos = u32::try_from(wire.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(seconds, nanos))
-}
-
-impl From<cache_proto::StatsResponse> for Stats {
-    fn from(response: cache_proto::StatsResponse) -> Self {
-        let cache_proto::StatsResponse {
-            entries,
-            bytes,
-            capacity_bytes,
-            hits,
-            misses,
-            evictions,
-            expirations,
-        } = response;
-        Self { entries, bytes, capacity_bytes, hits, misses, evictions, expirations }
-    }
 }
 
 #[cfg(test)]

@@ -61,11 +61,12 @@ pub(super) struct Args {
     #[arg(long, env = "FIB_CACHE_PLUGIN_PATH", value_name = "PATH-or-NAME")]
     pub(super) cache_plugin_path: Option<PathBuf>,
 
-    /// Argument for the cache plugin; may be given many times.
+    /// Argument for the cache plugin; may be given many times. The variable holds one argument.
     #[arg(long, env = "FIB_CACHE_PLUGIN_ARG", value_name = "ARG", allow_hyphen_values = true)]
     pub(super) cache_plugin_arg: Vec<String>,
 
-    /// Environment variable for the cache plugin; may be given many times. Its value is never logged.
+    /// Environment variable for the cache plugin; may be given many times. FIB_CACHE_PLUGIN_ENV holds one. Its value
+    /// is never logged.
     #[arg(long, env = "FIB_CACHE_PLUGIN_ENV", value_name = "K=V", hide_env_values = true)]
     pub(super) cache_plugin_env: Vec<String>,
 
@@ -105,7 +106,7 @@ pub(super) struct Args {
     #[arg(long, env = "FIB_COMPUTE_THREADS", value_name = "COUNT", value_parser = compute_threads)]
     pub(super) compute_threads: Option<NonZeroUsize>,
 
-    /// Time to finish requests after SIGTERM or SIGINT; a second signal ends the server at once.
+    /// Time to finish requests after SIGTERM, SIGINT or SIGHUP; a second SIGTERM or SIGINT ends the server at once.
     #[arg(long, env = "FIB_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "10s")]
     pub(super) drain_timeout: Duration,
 
@@ -113,7 +114,8 @@ pub(super) struct Args {
     #[arg(long, env = "FIB_HEADER_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "10s")]
     pub(super) header_timeout: Duration,
 
-    /// Connections open at the same time; more wait in the listen queue.
+    /// Connections open at the same time; more wait in the listen queue. At most the limit on open files (ulimit -Hn)
+    /// less 64.
     #[arg(long, env = "FIB_MAX_CONNECTIONS", value_name = "COUNT", default_value = "10000")]
     pub(super) max_connections: NonZeroUsize,
 }

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `GET /fib/{n}` | 200 `{"result":55}`; 400 `invalid value`; 503 `timed out` with `Retry-After` |
 //! | `GET /healthz` | 200 for as long as the process works; never asks the plugin |
-//! | `GET /readyz` | 200 once the first start of the plugin has ended, either way; 503 before that and while draining |
-//! | `GET /readyz?verbose` | the same, with the state of the plugin |
+//! | `GET /readyz` | 200 once the first start of the plugin has ended, either way; 503 before that |
+//! | `GET /readyz?verbose` | the same, with the state of the plugin; what it wrote to its stderr is for the log alone |
 //! | `GET /version` | name and version |
 //! | anything else | 404, or 405 with `Allow` |
+//!
+//! A server that is draining accepts no connection, so that nobody can ask it anything.
 //!
 //! Each body is JSON and ends with a newline, each answer has an `x-request-id`, and HEAD is GET without the body.
 //! Only what hyper refuses before there is a request is answered without a body: 400 for a head that is not HTTP,
@@ -51,8 +53,6 @@ pub struct App {
     pub flights: Arc<Flights<Refill>>,
     /// For `/readyz`; `None` if the server has no plugin.
     pub plugin: Option<Plugin>,
-    /// True from the first signal on.
-    pub draining: watch::Receiver<bool>,
 }
 
 /// The plugin as `/readyz` shows it.

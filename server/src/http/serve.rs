@@ -14,7 +14,14 @@
 //!
 //! A client that closes its sending half counts as gone, and its request is dropped: TCP cannot tell the two apart.
 
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{self, Future},
+    io,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
 use hyper::{server::conn::http1, service::service_fn};
@@ -25,10 +32,10 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time,
+    time::{self, Instant},
 };
 use tokio_io_timeout::TimeoutWriter;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::access_log::handle;
 use crate::config::HttpConfig;
@@ -43,6 +50,10 @@ const MAX_HEADERS: usize = 100;
 /// Pause after the operating system has refused a connection for want of something, file descriptors mostly. It
 /// does so again at once until some connection ends, and the listen queue keeps those who come meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// Time without such a refusal after which they are over. In between some connections are accepted, one for each that
+/// ends, and that is no news.
+const CALM: Duration = Duration::from_secs(2);
 
 /// How the draining ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +75,7 @@ pub async fn serve(
     config: &HttpConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
+    let mut listener = Acceptor { listener, trouble: None };
     let server = Server::new(router, config);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -73,7 +85,7 @@ pub async fn serve(
             biased;
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => report(ended),
-            stream = accept(&listener), if connections.len() < config.max_connections.get() => {
+            stream = listener.accept(), if connections.len() < config.max_connections.get() => {
                 connections.spawn(server.clone().connection(stream, graceful.watcher()));
             }
         }
@@ -99,19 +111,67 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// The next connection. Trouble of a single one is passed over, trouble of ours is waited out.
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) if is_of_one_connection(&error) => {
-                debug!(%error, "a connection ended before it was accepted")
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept connections, trying again soon");
-                time::sleep(ACCEPT_PAUSE).await;
+/// A listener that outlives its errors, and warns once while they go on.
+struct Acceptor {
+    listener: TcpListener,
+    trouble: Option<Trouble>,
+}
+
+/// A time in which connections are refused for want of something.
+struct Trouble {
+    since: Instant,
+    last: Instant,
+}
+
+impl Acceptor {
+    /// The next connection. Trouble of a single one is passed over, trouble of ours is waited out. May be dropped and
+    /// called again, which tries at once.
+    async fn accept(&mut self) -> TcpStream {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = calm_after(self.trouble.as_ref()) => {
+                    self.recovered();
+                    continue;
+                }
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => return stream,
+                Err(error) if is_of_one_connection(&error) => {
+                    debug!(%error, "a connection ended before it was accepted")
+                }
+                Err(error) => {
+                    self.failed(&error);
+                    time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        let now = Instant::now();
+        match &mut self.trouble {
+            Some(trouble) => trouble.last = now,
+            None => {
+                warn!(%error, "cannot accept connections, trying again and again");
+                self.trouble = Some(Trouble { since: now, last: now });
+            }
+        }
+    }
+
+    fn recovered(&mut self) {
+        if let Some(Trouble { since, last }) = self.trouble.take() {
+            info!(after = ?(last - since), "connections are accepted again");
+        }
+    }
+}
+
+/// Ends when there has been no trouble for long enough; never if there was none.
+async fn calm_after(trouble: Option<&Trouble>) {
+    match trouble {
+        Some(trouble) => time::sleep_until(trouble.last + CALM).await,
+        None => future::pending().await,
     }
 }
 

@@ -4,11 +4,12 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use cache_proto::StatsResponse;
 use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::{App, Plugin};
-use crate::cache::{Cache, PluginState, Stats, StatsAnswer};
+use crate::cache::{Cache, PluginState, StatsAnswer};
 
 pub(super) async fn healthz() -> Response {
     super::json(StatusCode::OK, r#"{"status":"ok"}"#.into())
@@ -35,14 +36,10 @@ pub(super) async fn readyz(State(app): State<App>, uri: Uri) -> Response {
 enum Readiness {
     Ready,
     Starting,
-    Draining,
 }
 
 impl Readiness {
     fn of(app: &App) -> Self {
-        if *app.draining.borrow() {
-            return Self::Draining;
-        }
         match &app.plugin {
             Some(plugin) if plugin.status.borrow().is_first_start() => Self::Starting,
             _ => Self::Ready,
@@ -53,14 +50,13 @@ impl Readiness {
         match self {
             Self::Ready => "ok",
             Self::Starting => "starting",
-            Self::Draining => "draining",
         }
     }
 
     fn status(&self) -> StatusCode {
         match self {
             Self::Ready => StatusCode::OK,
-            Self::Starting | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Starting => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -87,14 +83,14 @@ async fn describe(plugin: &Plugin, cache: &Cache) -> Value {
         "state": state,
         "pid": pid,
         "restarts": status.restarts,
-        "last_error": status.last_error.as_deref(),
+        "last_error": status.last_failure.as_ref().map(ToString::to_string),
         "stats": stats,
     })
 }
 
 fn show_stats(answer: StatsAnswer) -> Value {
     match answer {
-        StatsAnswer::Stats(Stats {
+        StatsAnswer::Stats(StatsResponse {
             entries,
             bytes,
             capacity_bytes,
