@@ -1,11 +1,14 @@
 //! Which way dependencies point: between the crates as cargo sees them, and between the modules of plugin-sdk as
-//! their `crate::` paths show.
+//! their paths show that begin with `crate::`, or with so many `super::` that they come to the same.
 //!
 //! ```text
 //! fib-server -> plugin-sdk (host)                plugins/* -> plugin-sdk (plugin)
 //!     \--> cache-proto <-- plugins/*             plugin-sdk -/-> cache-proto
 //! in plugin-sdk:  host, plugin -> services, process, transport -> handshake
+//!                 services <-> transport, since connections are multiplexed together with the broker's
 //! ```
+//!
+//! What only looks: names that are re-exported at the root of plugin-sdk, and macros, are not followed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,12 +25,15 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rogue-plugin", &["plugin-sdk"]),
 ];
 
+/// Features of plugin-sdk that a crate must not enable: each side of a plugin is built without the other.
+const FEATURES: &[(&str, &str)] = &[("fib-server", "plugin"), ("fib-cache-memory", "host")];
+
 /// Modules of plugin-sdk that must not use others.
 const MODULES: &[(&str, &[&str])] = &[
     ("handshake", &["transport", "process", "services", "host", "plugin"]),
-    ("transport", &["host", "plugin"]),
-    ("process", &["host", "plugin"]),
-    ("services", &["host", "plugin"]),
+    ("transport", &["process", "host", "plugin"]),
+    ("process", &["transport", "services", "host", "plugin"]),
+    ("services", &["process", "host", "plugin"]),
     ("host", &["plugin"]),
     ("plugin", &["host"]),
 ];
@@ -36,31 +42,50 @@ const MODULES: &[(&str, &[&str])] = &[
 pub(crate) fn run(root: &Path) -> Outcome {
     let mut wrong = Vec::new();
     for (package, forbidden) in CRATES {
-        let tree = dependencies(root, package)?;
-        let found = forbidden.iter().filter(|name| tree.iter().any(|dependency| dependency == *name));
+        let tree = tree(root, package, "normal")?;
+        let found = forbidden.iter().filter(|name| tree.lines().any(|line| first_word(line) == **name));
         wrong.extend(found.map(|name| format!("{package} depends on {name}")));
     }
+    for (package, feature) in FEATURES {
+        if enables(&tree(root, package, "normal,features")?, feature)? {
+            wrong.push(format!("{package} enables feature {feature} of plugin-sdk"));
+        }
+    }
     for (module, forbidden) in MODULES {
-        for file in files_of(&root.join("plugin-sdk/src"), module)? {
+        let source = root.join("plugin-sdk/src");
+        for file in files_of(&source, module)? {
             let code = without_comments(&fs::read_to_string(&file)?);
-            let found = modules_used(&code).into_iter().filter(|name| forbidden.contains(name));
-            wrong.extend(found.map(|name| format!("{} uses crate::{name}", file.display())));
+            let found = modules_used(&code, depth(file.strip_prefix(&source)?))
+                .into_iter()
+                .filter(|name| forbidden.contains(name));
+            wrong.extend(found.map(|name| format!("{} uses module {name}", file.display())));
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ").into()) }
 }
 
-/// Names of all crates that end up in a build of `package` with its default features.
-fn dependencies(root: &Path, package: &str) -> Result<Vec<String>, String> {
+/// All that ends up in a build of `package` with its default features, one crate or feature per line.
+fn tree(root: &Path, package: &str, edges: &str) -> Result<String, String> {
     let mut command = cargo(root);
-    command.args(["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+    command.args(["tree", "--package", package, "--edges", edges, "--prefix", "none", "--format", "{p}"]);
     let line = display(&command);
     let output = command.output().map_err(|error| format!("`{line}` does not start: {error}"))?;
     if !output.status.success() {
         return Err(format!("`{line}` failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn first_word(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
+}
+
+/// Whether a tree with features has this one of plugin-sdk, as in the line `plugin-sdk feature "host"`.
+fn enables(tree: &str, feature: &str) -> Result<bool, String> {
+    let mut features = tree.lines().filter_map(|line| line.strip_prefix("plugin-sdk feature ")).peekable();
+    // Another way to print them would otherwise pass for ever.
+    features.peek().ok_or("`cargo tree` shows no feature of plugin-sdk")?;
+    Ok(features.any(|line| first_word(line).trim_matches('"') == feature))
 }
 
 /// The files of a module: `name.rs`, and all in `name/`.
@@ -86,9 +111,19 @@ fn files_of(source: &Path, module: &str) -> Result<Vec<PathBuf>, String> {
     if files.is_empty() { Err(format!("plugin-sdk has no module {module}")) } else { Ok(files) }
 }
 
-/// The first names after `crate::`, those in braces included.
-fn modules_used(code: &str) -> Vec<&str> {
-    let after = code.match_indices("crate::").map(|(at, path)| &code[at + path.len()..]);
+/// How many modules a file of a crate is below its root: `host/mod.rs` and `host.rs` one, `host/error.rs` two.
+fn depth(file: &Path) -> usize {
+    let parts = file.components().count();
+    if file.ends_with("mod.rs") { parts - 1 } else { parts }
+}
+
+/// The first names after `crate::`, those in braces included, in a file at this depth, where so many `super::` mean
+/// the same.
+fn modules_used(code: &str, depth: usize) -> Vec<&str> {
+    let supers = "super::".repeat(depth);
+    let after = ["crate::", &supers]
+        .into_iter()
+        .flat_map(|prefix| code.match_indices(prefix).map(|(at, path)| &code[at + path.len()..]));
     let names = after.map(|path| match path.strip_prefix('{') {
         Some(group) => group_items(group),
         None => vec![first_name(path)],
@@ -149,7 +184,29 @@ mod tests {
             ("//! [`crate::host`], [`crate::process`]\n    // crate::plugin\nuse std::fmt;", &[]),
             ("pub(crate) fn f() {}", &[]),
         ] {
-            assert_eq!(modules_used(&without_comments(source)), expected, "{source}");
+            assert_eq!(modules_used(&without_comments(source), 2), expected, "{source}");
         }
+    }
+
+    #[test]
+    fn as_many_supers_as_a_file_is_deep_lead_to_the_root() {
+        let depth = |file| super::depth(Path::new(file));
+        assert_eq!([depth("a/mod.rs"), depth("a.rs"), depth("a/b.rs"), depth("a/b/c.rs")], [1, 1, 2, 3]);
+        for (source, depth, expected) in [
+            ("use super::host::Launch;", 1, &["host"][..]),
+            ("use super::host::Launch;", 2, &[]),
+            ("use super::super::{host, plugin as p};", 2, &["host", "plugin"]),
+            ("fn f() { super::super::super::host::x() }", 3, &["host"]),
+        ] {
+            assert_eq!(modules_used(source, depth), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn features_are_read_from_the_tree() {
+        let tree = "a v1\nplugin-sdk feature \"host\"\nplugin-sdk v0.1.0 (/x)\nb feature \"plugin\" (*)\n";
+        assert_eq!(enables(tree, "host"), Ok(true));
+        assert_eq!(enables(tree, "plugin"), Ok(false));
+        assert!(enables("plugin-sdk v0.1.0\n", "host").is_err());
     }
 }

@@ -22,7 +22,7 @@ use crate::{Outcome, succeed};
 /// Name of the task, which is not for people.
 pub(crate) const TASK: &str = "announce";
 
-/// How long the server may take. After that there is no line; the server's log says what it is doing.
+/// How long the server may take; its log says what it is doing meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const PAUSE: Duration = Duration::from_millis(50);
@@ -49,8 +49,11 @@ pub(crate) fn run(arguments: &[&str]) -> Outcome {
     match arguments {
         ["start", server, port_file] => start(server, port_file),
         ["watch", server, port_file] => {
-            if let Some(address) = wait_until_ready(server, Path::new(port_file)) {
-                println!("ready: curl http://{address}/fib/30");
+            match wait_until_ready(server, Path::new(port_file), PATIENCE) {
+                Waited::Ready(address) => println!("ready: curl http://{address}/fib/30"),
+                Waited::InVain => println!("not ready after {} s; see the log", PATIENCE.as_secs()),
+                // It has said why.
+                Waited::Ended => {}
             }
             Ok(())
         }
@@ -68,18 +71,29 @@ fn start(server: &str, port_file: &str) -> Outcome {
     Ok(())
 }
 
-fn wait_until_ready(server: &str, port_file: &Path) -> Option<SocketAddr> {
+/// How the wait for a server ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Waited {
+    Ready(SocketAddr),
+    InVain,
+    Ended,
+}
+
+fn wait_until_ready(server: &str, port_file: &Path, patience: Duration) -> Waited {
     let start = Instant::now();
-    while start.elapsed() < PATIENCE && is_running(server) {
+    while start.elapsed() < patience {
+        if !is_running(server) {
+            return Waited::Ended;
+        }
         let text = std::fs::read_to_string(port_file).unwrap_or_default();
         if let Ok(address) = text.trim().parse().map(reachable)
             && answers(address).unwrap_or(false)
         {
-            return Some(address);
+            return Waited::Ready(address);
         }
         sleep(PAUSE);
     }
-    None
+    Waited::InVain
 }
 
 /// Whether a process is there, where the system can say so without a library; elsewhere only [`PATIENCE`] ends the
@@ -114,6 +128,13 @@ const OK: &[u8; 13] = b"HTTP/1.1 200 ";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_in_vain_is_not_the_end_of_the_server() {
+        let (own, nowhere) = (std::process::id().to_string(), Path::new("/nonexistent/port"));
+        assert_eq!(wait_until_ready(&own, nowhere, Duration::ZERO), Waited::InVain);
+        assert_eq!(wait_until_ready("0", nowhere, PATIENCE), Waited::Ended);
+    }
 
     #[test]
     fn every_address_means_this_machine() {
