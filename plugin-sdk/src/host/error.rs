@@ -132,7 +132,8 @@ impl LaunchError {
             Self::Checksum { source, .. } => {
                 matches!(source, ChecksumError::Mismatch { .. } | ChecksumError::Script)
             }
-            Self::Program { problem, .. } => !matches!(problem, ProgramProblem::Io(_)),
+            // A file that is missing may be about to be replaced.
+            Self::Program { problem, .. } => !matches!(problem, ProgramProblem::Io(_) | ProgramProblem::Missing),
             Self::Handshake { problem, .. } => matches!(
                 problem,
                 LineProblem::NetRpc
