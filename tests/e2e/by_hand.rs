@@ -1,6 +1,11 @@
 //! People start these programs too: a plugin without a host, a server with the flags they know.
 
+use std::process::Command;
+
+use e2e::process::{signal, wait_for_exit};
+use e2e::wait::wait_until;
 use e2e::{Server, binary, run};
+use rustix::process::Signal;
 
 #[test]
 fn plugin_started_by_hand_explains_itself() {
@@ -20,6 +25,20 @@ fn plugin_has_help_and_version() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("fib-cache-memory"), "{flag}");
         assert!(output.stderr.is_empty(), "{flag}");
     }
+}
+
+#[test]
+fn plugin_can_be_a_service_of_its_own_with_arguments_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("cache.sock");
+    let mut command = Command::new(binary("fib-cache-memory"));
+    command.arg(format!("--listen=unix:{}", socket.display())).args(["--max-entries", "5"]);
+    #[expect(clippy::disallowed_methods, reason = "no host starts a service")]
+    let mut service = command.spawn().unwrap();
+    wait_until("the service listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    signal(service.id(), Signal::TERM);
+    assert!(wait_for_exit(&mut service, "the service").success());
+    assert!(!socket.exists());
 }
 
 #[test]

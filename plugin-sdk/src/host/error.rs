@@ -133,7 +133,9 @@ impl LaunchError {
                 matches!(source, ChecksumError::Mismatch { .. } | ChecksumError::Script)
             }
             // A file that is missing may be about to be replaced.
-            Self::Program { problem, .. } => !matches!(problem, ProgramProblem::Io(_) | ProgramProblem::Missing),
+            Self::Program { problem, .. } => {
+                !matches!(problem, ProgramProblem::Io(_) | ProgramProblem::Missing)
+            }
             Self::Handshake { problem, .. } => matches!(
                 problem,
                 LineProblem::NetRpc

@@ -14,14 +14,16 @@ use thiserror::Error;
 
 use crate::transport::InheritedSocket;
 
-/// The arguments of this process without the program's name and without those of the SDK, which are
+/// The arguments of this process, the program's name first, without those of the SDK, which are
 /// `--listen unix:PATH|tcp:IP:PORT` and `--listen-tls-ca`, `--listen-tls-cert` and `--listen-tls-key` with a file each.
 ///
-/// A plugin that reads arguments of its own reads these, and so can be run as a service with no further change. Each
+/// A plugin that reads arguments of its own reads these (with clap: `Args::parse_from(plugin_sdk::plugin::args())`),
+/// and so can be run as a service with no further change. Each
 /// of the SDK's can also be a variable: `PLUGIN_LISTEN`, `PLUGIN_LISTEN_TLS_CA` and so on.
 #[must_use]
 pub fn args() -> Vec<OsString> {
-    split(std::env::args_os().skip(1)).rest
+    let mut args = std::env::args_os();
+    args.next().into_iter().chain(split(args).rest).collect()
 }
 
 /// How to run as a service.

@@ -28,7 +28,8 @@
 //! # What to know when writing one
 //!
 //! - **Arguments** come from the host's command line (`--cache-plugin-arg=--max-entries=500`). Read them first: then
-//!   `--help` works for a person, too. `run` tells whoever starts the plugin without its host what it is.
+//!   `--help` works for a person, too. Read them from [`args`](plugin_sdk::plugin::args), and the plugin can also run
+//!   as a service of its own: `fib-cache-memory --listen unix:/run/cache.sock`. `run` tells whoever starts the plugin without its host what it is.
 //! - **Stdout** belongs to the handshake line. Print nothing to it before `run`.
 //! - **Logs** go to stderr; `run` sets `tracing` up so that the host shows each event at its level.
 //! - **Errors** of the caller are `INVALID_ARGUMENT` with a text that helps. A miss is not an error, and neither is a
@@ -69,7 +70,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let Args { max_entries, max_bytes } = Args::parse();
+    let Args { max_entries, max_bytes } = Args::parse_from(plugin_sdk::plugin::args());
     PluginBuilder::new(MagicCookie::new(cache_proto::MAGIC_COOKIE_KEY, cache_proto::MAGIC_COOKIE_VALUE))
         .version(cache_proto::APP_VERSION, move |_| {
             let cache = service::MemoryCache::new(cache::Limits { max_entries, max_bytes });
