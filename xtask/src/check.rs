@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::tools::{self, Task};
-use crate::{Outcome, cargo, codegen, layering, step, succeed};
+use crate::{Outcome, cargo, codegen, conformance, layering, step, succeed};
 
 /// Checks the repository.
 pub(crate) fn run(root: &Path) -> Outcome {
@@ -30,6 +30,7 @@ pub(crate) fn run(root: &Path) -> Outcome {
     layering::run(root)?;
 
     codegen::run(root, true)?;
+    conformance::run(root, true)?;
 
     let missing: Vec<_> = tools::missing(Task::Check).collect();
     if missing.is_empty() {

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 mod check;
 mod codegen;
+mod conformance;
 mod layering;
 mod ready;
 mod run;
@@ -26,7 +27,9 @@ usage: cargo xtask <task>
   run [-- flags]     build, then start fib-server with the cache plugin `memory`; flags go to the server
   test [filter]      build everything, then run all tests, or those whose name contains the filter
   check              formatting, lints, documentation, features, layering, generated code, licences
-  codegen [--check]  make the Rust code from the .proto files anew; --check only compares";
+  codegen [--check]  make the Rust code from the .proto files anew; --check only compares
+  conformance [--check]
+                     make the manual's table of behaviours and their tests anew; --check only compares";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,6 +42,8 @@ fn main() -> ExitCode {
         ["check"] => check::run(&root),
         ["codegen"] => codegen::run(&root, false),
         ["codegen", "--check"] => codegen::run(&root, true),
+        ["conformance"] => conformance::run(&root, false),
+        ["conformance", "--check"] => conformance::run(&root, true),
         [ready::TASK, arguments @ ..] => ready::run(arguments),
         _ => {
             eprintln!("{USAGE}");

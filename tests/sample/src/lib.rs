@@ -2,6 +2,7 @@
 
 use plugin_sdk::MagicCookie;
 
+mod greeter;
 mod generated {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     // tonic's generator takes the wrapper of u32 for a type of this module.
@@ -10,6 +11,7 @@ mod generated {
 }
 
 pub use generated::*;
+pub use greeter::Greeter;
 
 /// The cookie of all sample plugins, in every language.
 #[must_use]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use plugin_sdk::plugin::{Context, Network, PluginBuilder};
-use plugin_sdk::{Broker, BrokerError, BrokeredServer};
+use plugin_sdk::{Broker, BrokerError, BrokeredServer, MagicCookie, TlsConfig};
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::{Sample, SampleServer};
 use tokio_stream::{Stream, StreamExt};
@@ -14,16 +14,36 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
+/// More than the 4 MiB that gRPC takes unless it is told otherwise.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
 fn main() -> ExitCode {
-    let services = |context: &Context| Routes::new(SampleServer::new(Service::new(context)));
+    let services = |context: &Context| {
+        let server = SampleServer::new(Service::new(context)).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Routes::new(server)
+    };
     let args = plugin_sdk::plugin::args();
-    let network = if args.iter().any(|arg| arg == "--tcp") { Network::Tcp } else { Network::Unix };
-    let plugin = PluginBuilder::new(sample_plugin::cookie())
-        .network(network)
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let cookie = if has("--empty-cookie") { MagicCookie::new("", "") } else { sample_plugin::cookie() };
+    let mut plugin = PluginBuilder::new(cookie)
+        .network(if has("--tcp") { Network::Tcp } else { Network::Unix })
         .version(1, services)
         .version(2, services)
         .version(3, services);
-    if args.iter().any(|arg| arg == "--test-mode") { test_mode(plugin) } else { plugin.run() }
+    if has("--own-tls") {
+        match own_tls() {
+            Some(tls) => plugin = plugin.tls(tls),
+            None => return ExitCode::FAILURE,
+        }
+    }
+    if has("--test-mode") { test_mode(plugin) } else { plugin.run() }
+}
+
+/// Certificates from three variables, as an application might have them instead of AutoMTLS.
+fn own_tls() -> Option<TlsConfig> {
+    let [authority, certificate, key] =
+        ["OWN_TLS_CA", "OWN_TLS_CERT", "OWN_TLS_KEY"].map(|name| std::env::var(name).unwrap_or_default());
+    TlsConfig::from_pem(&authority, &certificate, &key, "localhost").ok()
 }
 
 /// As a plugin's author does it in a debugger: says on stdout how to reattach.

@@ -2,64 +2,12 @@
 
 use plugin_sdk::BrokerError;
 use plugin_sdk::host::{Contract, Launch, Plugin, Security};
+use sample_plugin::Greeter;
 use sample_plugin::sample_client::SampleClient;
-use sample_plugin::sample_server::{Sample, SampleServer};
+use sample_plugin::sample_server::SampleServer;
 use tokio_stream::StreamExt;
 use tonic::service::Routes;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status, Streaming};
-
-/// What the host serves to the plugin: `Echo`, which answers with a greeting.
-struct HostService;
-
-#[tonic::async_trait]
-impl Sample for HostService {
-    async fn echo(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Status> {
-        Ok(Response::new([b"host got ", request.get_ref().as_slice()].concat()))
-    }
-
-    type ChatStream = tokio_stream::Empty<Result<String, Status>>;
-
-    async fn chat(&self, _: Request<Streaming<String>>) -> Result<Response<Self::ChatStream>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn who(&self, _: Request<()>) -> Result<Response<String>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn env(&self, _: Request<String>) -> Result<Response<String>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn print(&self, _: Request<String>) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn log(&self, _: Request<String>) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn call_back(&self, _: Request<u32>) -> Result<Response<Vec<u8>>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn lend(&self, _: Request<()>) -> Result<Response<u32>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn hang(&self, _: Request<()>) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn cancelled(&self, _: Request<()>) -> Result<Response<u32>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn die(&self, _: Request<String>) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
 
 fn launch() -> Launch {
     let contract = Contract::new(sample_plugin::cookie(), [1]);
@@ -107,7 +55,7 @@ async fn both_sides_serve_the_other_under_the_same_id_at_once() {
         let (plugin, mut client) = start(&way, &launch).await;
         let broker = plugin.broker();
         let id = broker.next_id();
-        let _server = broker.accept_and_serve(id, Routes::new(SampleServer::new(HostService))).await.unwrap();
+        let _server = broker.accept_and_serve(id, Routes::new(SampleServer::new(Greeter))).await.unwrap();
         let lent = client.lend(()).await.unwrap().into_inner();
         assert_eq!((id, lent), (1, 1), "each side counts for itself");
         assert_eq!(client.call_back(id).await.unwrap().into_inner(), b"host got from plugin", "{way}");
@@ -135,7 +83,7 @@ async fn many_at_once_are_not_mixed_up() {
             calls.spawn(async move {
                 let id = broker.next_id();
                 let _server =
-                    broker.accept_and_serve(id, Routes::new(SampleServer::new(HostService))).await.unwrap();
+                    broker.accept_and_serve(id, Routes::new(SampleServer::new(Greeter))).await.unwrap();
                 client.call_back(id).await.unwrap().into_inner()
             });
             let (broker, mut client) = (plugin.broker().clone(), SampleClient::new(plugin.channel()));
@@ -179,6 +127,6 @@ async fn after_the_end_the_broker_is_closed() {
     let broker = plugin.broker().clone();
     plugin.shutdown().await;
     assert!(matches!(broker.dial(1).await, Err(BrokerError::Closed)));
-    let served = broker.accept_and_serve(1, Routes::new(SampleServer::new(HostService))).await;
+    let served = broker.accept_and_serve(1, Routes::new(SampleServer::new(Greeter))).await;
     assert!(matches!(served, Err(BrokerError::Closed)));
 }

@@ -2,31 +2,17 @@
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use plugin_sdk::LineProblem;
-use plugin_sdk::host::{Checksum, ChecksumError, Contract, ExitKind, Launch, LaunchError};
+use plugin_sdk::host::{Checksum, ChecksumError, ExitKind, LaunchError};
 use sample_plugin::sample_client::SampleClient;
 use sha2::Digest;
+use support::{launch_of, script};
+
+mod support;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sample-plugin");
-
-fn launch(program: impl Into<PathBuf>) -> Launch {
-    Launch::new(program, Contract::new(sample_plugin::cookie(), [1])).start_timeout(Duration::from_secs(20))
-}
-
-/// A plugin that is a shell script.
-fn script(dir: &Path, text: &str) -> Launch {
-    let path = dir.join("plugin");
-    // Written by another name first: a file that is open for writing cannot be executed.
-    let mut file = std::fs::File::create(dir.join("draft")).expect("the directory is there");
-    file.write_all(format!("#!/bin/sh\n{text}\n").as_bytes()).expect("there is room");
-    file.set_permissions(std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    drop(file);
-    std::fs::rename(dir.join("draft"), &path).expect("the directory is there");
-    launch(path)
-}
 
 #[tokio::test]
 async fn an_exit_is_seen_although_a_daemon_of_its_own_session_holds_the_pipes() {
@@ -84,7 +70,7 @@ async fn a_socket_of_a_stranger_is_not_taken_for_the_plugins() {
 
 #[tokio::test]
 async fn a_handler_that_prints_more_than_a_pipe_holds_is_not_held_up() {
-    let plugin = launch(BINARY).start().await.unwrap();
+    let plugin = launch_of(BINARY).start().await.unwrap();
     let mut client = SampleClient::new(plugin.channel());
     client.print("x".repeat(500_000)).await.unwrap();
     assert_eq!(client.who(()).await.unwrap().into_inner(), "rust 1");
@@ -97,7 +83,7 @@ async fn what_is_pinned_is_what_runs_at_every_start() {
     let path = dir.path().join("plugin");
     std::fs::copy(BINARY, &path).unwrap();
     let digest: [u8; 32] = sha2::Sha256::digest(std::fs::read(BINARY).unwrap()).into();
-    let launch = launch(&path).checksum(Checksum::sha256(digest));
+    let launch = launch_of(&path).checksum(Checksum::sha256(digest));
     for _ in 0..2 {
         let plugin = launch.start().await.unwrap();
         // The file can be replaced, and even rewritten, while the plugin runs from the bytes that were verified.
@@ -116,7 +102,7 @@ async fn what_is_pinned_is_what_runs_at_every_start() {
 
 #[tokio::test]
 async fn variables_of_a_launch_are_not_in_its_debug_output() {
-    let launch = launch(BINARY).env("TOKEN", "hunter2");
+    let launch = launch_of(BINARY).env("TOKEN", "hunter2");
     let plugin = launch.start().await.unwrap();
     let shown = format!("{launch:?} {plugin:?}");
     assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
@@ -126,7 +112,7 @@ async fn variables_of_a_launch_are_not_in_its_debug_output() {
 #[tokio::test]
 async fn a_group_may_be_given_the_sockets() {
     let group = rustix::process::getgid().as_raw().to_string();
-    let plugin = launch(BINARY).socket_group(group).start().await.unwrap();
+    let plugin = launch_of(BINARY).socket_group(group).start().await.unwrap();
     let plugin_sdk::PluginAddress::Unix(socket) = plugin.address().clone() else {
         panic!("not a Unix socket")
     };

@@ -1,12 +1,14 @@
 //! Our host with our plugin, as processes: start, call, end.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plugin_sdk::host::{Contract, Environment, ExitKind, Launch, LaunchError, Plugin, StopStep};
-use plugin_sdk::{LineProblem, MagicCookie, PluginAddress};
+use plugin_sdk::{LineProblem, MagicCookie};
 use sample_plugin::sample_client::SampleClient;
+use support::{is_running, socket, until};
 use tonic::transport::Channel;
+
+mod support;
 
 fn launch(versions: &[u32]) -> Launch {
     let contract = Contract::new(sample_plugin::cookie(), versions.iter().copied());
@@ -17,27 +19,6 @@ async fn start() -> (Plugin, SampleClient<Channel>) {
     let plugin = launch(&[1]).start().await.expect("the sample plugin starts");
     let client = SampleClient::new(plugin.channel());
     (plugin, client)
-}
-
-fn socket(plugin: &Plugin) -> PathBuf {
-    match plugin.address() {
-        PluginAddress::Unix(path) => path.clone(),
-        other => panic!("{other} is not a Unix socket"),
-    }
-}
-
-fn is_running(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
-}
-
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let limit = Duration::from_secs(20);
-    let reached = tokio::time::timeout(limit, async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(reached.await.is_ok(), "not within {limit:?}: {what}");
 }
 
 #[tokio::test]

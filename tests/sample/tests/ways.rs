@@ -6,24 +6,18 @@ use std::time::Duration;
 
 use plugin_sdk::host::{Attach, AttachError, Contract, Exit, ExitKind, Launch, Plugin, Security, StopStep};
 use plugin_sdk::{PluginAddress, ReattachConfig, TlsConfig};
+use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
+use support::{Authority, until, who};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+
+mod support;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sample-plugin");
 
 fn contract(versions: &[u32]) -> Contract {
     Contract::new(sample_plugin::cookie(), versions.iter().copied())
-}
-
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let limit = Duration::from_secs(20);
-    let reached = tokio::time::timeout(limit, async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(reached.await.is_ok(), "not within {limit:?}: {what}");
 }
 
 fn service(args: &[&str], variables: &[(&str, &str)]) -> Child {
@@ -36,16 +30,6 @@ fn service(args: &[&str], variables: &[(&str, &str)]) -> Child {
 async fn attach(address: &str) -> Result<Plugin, AttachError> {
     let address = address.parse().expect("it is an address");
     Attach::to(address, contract(&[3])).connect().await
-}
-
-async fn who(plugin: &Plugin) -> String {
-    let answer = SampleClient::new(plugin.channel()).who(()).await;
-    answer.map_or_else(|status| status.to_string(), tonic::Response::into_inner)
-}
-
-fn terminate(child: &Child) {
-    let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())).expect("it runs");
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be signalled");
 }
 
 #[tokio::test]
@@ -76,7 +60,7 @@ async fn hosts_come_and_go_at_a_service_and_find_it_again_after_a_restart() {
     assert_eq!(status, ExitKind::LeftRunning);
     assert_eq!(who(&second).await, "rust 3");
 
-    terminate(&running);
+    support::signal(running.id().unwrap(), Signal::TERM);
     assert!(running.wait().await.unwrap().success());
     assert!(second.health().await.is_err());
     let _again = service(&["--listen", &address], &[]);
@@ -86,25 +70,14 @@ async fn hosts_come_and_go_at_a_service_and_find_it_again_after_a_restart() {
 #[tokio::test]
 async fn a_service_on_tcp_is_for_those_with_a_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority = rcgen::Issuer::new(params.clone(), &authority_key);
-    let pem = |der: &[u8]| pem_text("CERTIFICATE", der);
-    let authority_pem = pem(params.self_signed(&authority_key).unwrap().der());
-    let issue = || {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &authority).unwrap();
-        (pem(certificate.der()), pem_text("PRIVATE KEY", &key.serialize_der()))
-    };
+    let authority = Authority::new();
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let (certificate, key) = issue();
-    let files = [write("ca", &authority_pem), write("cert", &certificate), write("key", &key)];
+    let (certificate, key) = authority.issue();
+    let files = [write("ca", &authority.pem), write("cert", &certificate), write("key", &key)];
     let port = {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         free.local_addr().unwrap().port()
@@ -115,29 +88,14 @@ async fn a_service_on_tcp_is_for_those_with_a_certificate() {
         &[("PLUGIN_LISTEN_TLS_CERT", &files[1]), ("PLUGIN_LISTEN_TLS_KEY", &files[2])],
     );
     let address: PluginAddress = listen.parse().unwrap();
-    let (certificate, key) = issue();
-    let own = TlsConfig::from_pem(&authority_pem, &certificate, &key, "localhost").unwrap();
+    let (certificate, key) = authority.issue();
+    let own = TlsConfig::from_pem(&authority.pem, &certificate, &key, "localhost").unwrap();
     let secured = Attach::to(address.clone(), contract(&[3])).security(Security::Tls(own));
     until("the service answers", async || secured.connect().await.is_ok()).await;
     assert_eq!(who(&secured.connect().await.unwrap()).await, "rust 3");
 
     let plain = Attach::to(address, contract(&[3])).timeout(Duration::from_secs(5)).connect().await;
     assert!(plain.is_err());
-}
-
-/// PEM, as certificates come in files.
-fn pem_text(label: &str, der: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in der.chunks(3) {
-        let bits =
-            chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let value = (bits >> (18 - 6 * digit)) & 63;
-            text.push(if digit > chunk.len() { '=' } else { char::from(DIGITS[value as usize]) });
-        }
-    }
-    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
 #[tokio::test]
