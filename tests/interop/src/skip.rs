@@ -1,0 +1,14 @@
+//! Tests that cannot run on every machine.
+
+use std::io::{self, Write};
+
+/// Says that `test` is skipped for lack of `tool`.
+///
+/// # Panics
+/// On a CI machine, where nothing is to be skipped: where the variable `CI` is `true`.
+pub fn skip(test: &str, tool: &str) {
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(!ci, "{test} needs {tool}, which is not installed");
+    // Not by a macro, whose output is kept back for tests that pass: a skipped one must not look as if it had run.
+    let _ = writeln!(io::stderr(), "skipped: {test}: {tool} is not installed");
+}
