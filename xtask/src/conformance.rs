@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn rows_that_say_too_little_are_refused() {
-        for text in ["2 A\n  host -\n  plugin -\n", "1 A\n  host -\n", "1 A\n  host x\n", "  host -\n", "1\n"] {
+        for text in ["2 A\n  host -\n  plugin -\n", "1 A\n  host -\n", "1 A\n  host x\n", "  host -\n", "1\n"]
+        {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }
