@@ -316,8 +316,7 @@ impl Launch {
     /// # Errors
     /// Whatever keeps it from being ready, with the true cause; nothing is left of the process then.
     pub async fn start(&self) -> Result<Plugin, LaunchError> {
-        // On the heap: connecting holds TLS and HTTP/2 in the making, which is much for a caller's stack.
-        Box::pin(self.spawn().await?.handshake().await?.connect()).await
+        self.spawn().await?.handshake().await?.connect().await
     }
 
     /// Starts the process, in a process group of its own and with a private directory for its sockets.
@@ -573,7 +572,8 @@ impl Announced {
             peer: if instance.launch.peer_check { Peer::Tree(process.pid()) } else { Peer::Anyone },
             exit: Some(process.exit()),
         };
-        let reach = target.reach(means, instance.launch.multiplexing, instance.deadline);
+        // On the heap: connecting holds TLS and HTTP/2 in the making, which is much for a caller's stack.
+        let reach = Box::pin(target.reach(means, instance.launch.multiplexing, instance.deadline));
         let reached = instance
             .in_time(async {
                 tokio::select! {
