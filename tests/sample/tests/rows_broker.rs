@@ -1,4 +1,5 @@
 //! The broker's limits of 5 s, and connections that are made again. What has to wait does so at the same time.
+#![allow(clippy::unwrap_used, reason = "all of it is tests, parts of one among them")]
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
@@ -142,7 +143,7 @@ async fn a_knock_that_was_given_up_is_in_nobodys_way() {
 async fn a_host_that_takes_its_time_is_waited_for() {
     let announced = sample().multiplexing(true).spawn().await.unwrap().handshake().await.unwrap();
     sleep(STALE).await;
-    let plugin = announced.connect().await.unwrap();
+    let plugin = Box::pin(announced.connect()).await.unwrap();
     works(&plugin, &mut SampleClient::new(plugin.channel())).await;
     plugin.shutdown().await;
 }

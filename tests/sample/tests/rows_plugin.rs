@@ -228,7 +228,7 @@ async fn certificates_of_the_applications_own_take_the_place_of_automtls() {
         let announced =
             secured.clone().multiplexing(multiplexing).spawn().await.unwrap().handshake().await.unwrap();
         assert_eq!(announced.line().server_cert, None, "field 6 is empty");
-        let plugin = announced.connect().await.unwrap();
+        let plugin = Box::pin(announced.connect()).await.unwrap();
         assert_eq!(who(&plugin).await, "rust 1");
         let mut client = sample_plugin::sample_client::SampleClient::new(plugin.channel());
         let lent = client.lend(()).await.unwrap().into_inner();
