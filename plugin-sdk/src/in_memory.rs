@@ -76,9 +76,10 @@ impl InMemory {
     /// What the plugin ended with.
     pub async fn stop(self) -> Result<(), ServeError> {
         self.stop.cancel();
-        self.plugin.shutdown().await;
         // It fails only if serving panicked, which the test has seen by itself.
-        self.serving.await.unwrap_or(Ok(()))
+        let served = self.serving.await.unwrap_or(Ok(()));
+        self.plugin.read_last_words().await;
+        served
     }
 }
 

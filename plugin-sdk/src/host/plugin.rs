@@ -150,6 +150,14 @@ impl Plugin {
     }
 }
 
+#[cfg(feature = "plugin")]
+impl Plugin {
+    /// Reads what a plugin in this process, which has ended, has said before.
+    pub(crate) async fn read_last_words(mut self) {
+        self.output.finish().await;
+    }
+}
+
 async fn end_child(process: &Process, channel: &Channel, grace: Duration) -> Exit {
     process.note_shutdown_asked();
     if let Some(exit) = ask(channel, grace, process.exited()).await {
