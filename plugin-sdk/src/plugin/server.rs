@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Server;
 
 use super::builder::{Context, Factory, ServeError};
 use crate::AppVersion;
 use crate::generated::plugin::grpc_broker_server::GrpcBrokerServer;
 use crate::generated::plugin::grpc_controller_server::GrpcControllerServer;
 use crate::generated::plugin::grpc_stdio_server::GrpcStdioServer;
-use crate::limits::MAX_HEADER_LIST_BYTES;
-use crate::services::{Broker, BrokerService, Controller, HealthReporter, HealthService, Means, Stdio};
+use crate::services::{Broker, BrokerService, Controller, HealthReporter, HealthService, Means, Stdio, server};
 use crate::transport::{Incoming, Mux, Place, Tls};
 
 /// How long running calls may take once the plugin is to end. go-plugin's hosts kill after 2 s: the exit has to come
@@ -59,8 +57,7 @@ impl PluginServer {
     ) -> Result<(), ServeError> {
         let Self { context, stop, last_words, routes, shutdown } = self;
         let controller = Controller((shutdown == ShutdownRpc::Ends).then(|| stop.clone()));
-        let server = Server::builder()
-            .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        let server = server()
             .add_routes(routes)
             .add_service(HealthService::new(&context.health, last_words.clone()).into_server())
             .add_service(GrpcBrokerServer::new(BrokerService))
