@@ -22,6 +22,8 @@ pub(crate) use controller::Controller;
 pub use health::HealthReporter;
 #[cfg(feature = "plugin")]
 pub(crate) use health::HealthService;
+#[cfg(feature = "plugin")]
+pub(crate) use panic::panic_text;
 pub(crate) use server::server;
 #[cfg(feature = "plugin")]
 pub(crate) use stdio::Stdio;
