@@ -14,6 +14,7 @@ mod logging;
 #[cfg(feature = "host")]
 mod memory;
 mod panic_hook;
+mod reflection;
 mod server;
 mod service;
 mod stdout;

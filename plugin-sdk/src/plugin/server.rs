@@ -6,12 +6,15 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::builder::{Context, Factory, ServeError};
+use super::builder::{Context, ServeError};
+use super::reflection::Services;
 use crate::AppVersion;
 use crate::generated::plugin::grpc_broker_server::GrpcBrokerServer;
 use crate::generated::plugin::grpc_controller_server::GrpcControllerServer;
 use crate::generated::plugin::grpc_stdio_server::GrpcStdioServer;
-use crate::services::{Broker, BrokerService, Controller, HealthReporter, HealthService, Means, Stdio, server};
+use crate::services::{
+    Broker, BrokerService, Controller, HealthReporter, HealthService, Means, Stdio, server,
+};
 use crate::transport::{Incoming, Mux, Place, Tls};
 
 /// How long running calls may take once the plugin is to end. go-plugin's hosts kill after 2 s: the exit has to come
@@ -39,12 +42,16 @@ pub(super) struct PluginServer {
 }
 
 impl PluginServer {
-    pub(super) fn new(app_version: AppVersion, services: Factory, shutdown: ShutdownRpc) -> Self {
+    pub(super) fn new(
+        app_version: AppVersion,
+        services: Services,
+        shutdown: ShutdownRpc,
+    ) -> Result<Self, ServeError> {
         let (stop, last_words) = (CancellationToken::new(), CancellationToken::new());
         let stdio = Stdio::new(last_words.clone());
         let context = Context { app_version, health: HealthReporter::new(), stdio };
-        let routes = services(&context);
-        Self { context, stop, last_words, routes, shutdown }
+        let routes = services.routes(&context)?;
+        Ok(Self { context, stop, last_words, routes, shutdown })
     }
 
     /// Serves until `ended`, or until a host asks for the end; then has `flush` done, ends all streams of the SDK, and

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let cookie = if has("--empty-cookie") { MagicCookie::new("", "") } else { sample_plugin::cookie() };
     let mut plugin = PluginBuilder::new(cookie)
         .network(if has("--tcp") { Network::Tcp } else { Network::Unix })
+        .descriptors(sample_plugin::FILE_DESCRIPTOR_SET)
         .version(1, services)
         .version(2, services)
         .version(3, services);
