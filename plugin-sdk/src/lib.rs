@@ -44,6 +44,7 @@ pub use handshake::{
 };
 #[cfg(all(feature = "host", feature = "plugin"))]
 pub use in_memory::{InMemory, InMemoryError};
+pub use limits::MAX_MESSAGE_BYTES;
 pub use report::one_line;
 pub use services::{Broker, BrokerError, BrokeredServer};
 pub use transport::{ListenError, TlsConfig, TlsError};

@@ -22,6 +22,9 @@ pub const MAX_VALUE_BYTES: usize = 1 << 20;
 /// Most keys or entries of one batch.
 pub const MAX_BATCH_KEYS: usize = 10_000;
 
+/// The contract as an encoded `google.protobuf.FileDescriptorSet`, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
+
 mod generated {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     include!("generated/cache.v1.rs");

@@ -18,6 +18,7 @@ use super::link::{Link, Reopen, Target, Unreachable};
 use super::log::Source;
 use super::output::{Output, PIPE_GRACE};
 use super::plugin::Owner;
+use super::stderr_copy::StderrCopy;
 use super::{Checksum, ChecksumError, Exit, LaunchError, Plugin};
 use crate::handshake::{CONTROL_VARIABLES, Expectation, MAX_LINE_BYTES, Offer};
 use crate::process::{Lines, Piece, PieceKind, Process, examine};
@@ -145,6 +146,7 @@ pub struct Launch {
     pub(super) socket_group: Option<String>,
     checksum: Option<Checksum>,
     peer_check: bool,
+    stderr_copy: Option<StderrCopy>,
     start_timeout: Duration,
     pub(super) shutdown_grace: Duration,
 }
@@ -170,6 +172,7 @@ impl Launch {
             socket_group: None,
             checksum: None,
             peer_check: true,
+            stderr_copy: None,
             start_timeout: START_TIMEOUT,
             shutdown_grace: SHUTDOWN_GRACE,
         }
@@ -271,6 +274,17 @@ impl Launch {
         self
     }
 
+    /// Gives `sink` a copy of what the plugin writes to stderr, as it is and beside the log: each line with one line feed
+    /// at its end, in one call unless it is longer than 64 KiB. go-plugin's `Stderr`.
+    ///
+    /// It is called from the task that reads the pipe, so it must not wait: the plugin would wait with it. It may be called for
+    /// several instances of this launch at once.
+    #[must_use]
+    pub fn stderr_copy(mut self, sink: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.stderr_copy = Some(StderrCopy::new(sink));
+        self
+    }
+
     /// How long a start may take, up to the answer of the first health check. Default: 60 s.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
@@ -349,7 +363,7 @@ impl Launch {
         let stderr = pipe::Receiver::from_owned_fd(started.stderr).map_err(LaunchError::Pipe)?;
         let source = Source { name: self.name.clone(), pid: Some(started.process.pid()) };
         tracing::debug!(plugin = source.name, pid = source.pid, program = %self.program.display(), "plugin started");
-        let output = Output::of_child(source, stderr);
+        let output = Output::of_child(source, stderr, self.stderr_copy.clone());
         let launch = self.clone();
         let instance = Instance { launch, process: started.process, output, place, identity, deadline };
         Ok(Spawned { instance, stdout: Lines::new(stdout, MAX_LINE_BYTES) })

@@ -1,9 +1,9 @@
 //! A plugin's log lines as `tracing` events of the host, at their own level.
 //!
 //! The rules are go-plugin's: a JSON object with hclog's keys is taken apart; other text is an event at the level its
-//! prefix names (`[WARN] ...`), or at debug; and after a line that begins a Go panic all text is at error level until the next JSON
-//! line. All events have the target `plugin` and the fields `plugin`, `pid` and, of JSON lines, `module` and `fields`
-//! (whatever else the line holds, as JSON).
+//! prefix names (`[WARN] ...`), or at debug; and after a line that begins a Go panic all text is at error level until the next log
+//! entry. All events have the target `plugin` and the fields `plugin`, `pid` and, of JSON lines, `module`, `timestamp` (the plugin's
+//! own, as it wrote it) and `fields` (whatever else the line holds, as JSON).
 
 use serde_json::{Map, Value};
 use tracing::Level;
@@ -32,6 +32,7 @@ struct Entry {
     level: Level,
     message: String,
     module: Option<String>,
+    timestamp: Option<String>,
     fields: Map<String, Value>,
 }
 
@@ -42,30 +43,34 @@ impl LogReader {
 
     /// Emits one event and gives its message back, for those who want to know what was said last.
     pub(crate) fn read(&mut self, piece: &Piece) -> String {
-        let text = String::from_utf8_lossy(&piece.bytes);
-        let entry = match piece.kind {
-            PieceKind::Whole => self.understand(&text),
-            // A line too long to be held is never parsed.
-            PieceKind::Part | PieceKind::LastPart => Entry::text(Level::DEBUG, &text),
-        };
+        let entry = self.entry(piece);
         emit(&self.source, &entry);
         entry.message
     }
 
-    fn understand(&mut self, line: &str) -> Entry {
-        if let Ok(value @ (Value::Object(_) | Value::Null)) = serde_json::from_str(line) {
-            let entry = match value {
-                Value::Object(object) if specials_are_text(&object) => {
-                    self.panicking = false;
-                    Some(Entry::hclog(object).unwrap_or_else(|| Entry::text(Level::DEBUG, line)))
-                }
-                Value::Object(_) => None,
-                _ => Some(Entry::text(Level::DEBUG, line)),
-            };
-            if let Some(entry) = entry {
-                return entry;
-            }
+    fn entry(&mut self, piece: &Piece) -> Entry {
+        let text = String::from_utf8_lossy(&piece.bytes);
+        match piece.kind {
+            PieceKind::Whole => self.understand(&text),
+            // A line too long to be held is never parsed.
+            PieceKind::Part | PieceKind::LastPart => Entry::text(Level::DEBUG, &text),
         }
+    }
+
+    fn understand(&mut self, line: &str) -> Entry {
+        match serde_json::from_str(line) {
+            Ok(Value::Object(object)) if specials_are_text(&object) => {
+                let entry = Entry::hclog(object);
+                // What still writes log entries has survived its panic.
+                self.panicking &= entry.is_none();
+                entry.unwrap_or_else(|| Entry::text(Level::DEBUG, line))
+            }
+            Ok(Value::Null) => Entry::text(Level::DEBUG, line),
+            _ => self.understand_text(line),
+        }
+    }
+
+    fn understand_text(&mut self, line: &str) -> Entry {
         self.panicking |= line.starts_with("panic: ") || line.starts_with("fatal error: ");
         let tagged = TAGS.iter().find(|(tag, _)| line.starts_with(tag)).map(|(_, level)| *level);
         let untagged = if self.panicking { Level::ERROR } else { Level::DEBUG };
@@ -88,7 +93,7 @@ fn specials_are_text(object: &Map<String, Value>) -> bool {
 
 impl Entry {
     fn text(level: Level, text: &str) -> Self {
-        Self { level, message: escaped(text), module: None, fields: Map::new() }
+        Self { level, message: escaped(text), module: None, timestamp: None, fields: Map::new() }
     }
 
     /// `None` where the level is missing, unknown or off.
@@ -107,9 +112,8 @@ impl Entry {
         };
         let message = escaped(&text("@message").unwrap_or_default());
         let module = text("@module").map(|module| escaped(&module));
-        // The host's own time stamp is on the event.
-        text("@timestamp");
-        Some(Self { level, message, module, fields: object })
+        let timestamp = text("@timestamp").map(|timestamp| escaped(&timestamp));
+        Some(Self { level, message, module, timestamp, fields: object })
     }
 }
 
@@ -131,10 +135,13 @@ fn emit(source: &Source, entry: &Entry) {
     let Source { name, pid } = source;
     let fields = (!entry.fields.is_empty()).then(|| Value::Object(entry.fields.clone()).to_string());
     let (fields, module, message) = (fields.as_deref(), entry.module.as_deref(), &entry.message);
+    let timestamp = entry.timestamp.as_deref();
     // The level of an event is part of its static description.
     macro_rules! emit {
         ($level:ident) => {
-            tracing::event!(target: "plugin", Level::$level, plugin = name, pid, module, fields, "{message}")
+            tracing::event!(
+                target: "plugin", Level::$level, plugin = name, pid, module, timestamp, fields, "{message}"
+            )
         };
     }
     match entry.level {
@@ -154,50 +161,118 @@ mod tests {
         LogReader::new(Source { name: "test".into(), pid: Some(1) })
     }
 
-    #[test]
-    fn hclog_lines_are_taken_apart() {
-        let line = r#"{"@level":" WARN ","@message":"a\nb","@module":"x.y","@timestamp":"2026-01-01T00:00:00.000000Z","n":5}"#;
-        let entry = reader().understand(line);
-        let fields = Map::from_iter([("n".to_owned(), Value::from(5))]);
-        let expected =
-            Entry { level: Level::WARN, message: r"a\nb".into(), module: Some("x.y".into()), fields };
-        assert_eq!(entry, expected);
+    fn understood(line: &str) -> Entry {
+        reader().understand(line)
     }
 
     #[test]
-    fn other_lines_are_text_at_a_level() {
-        for (line, level) in [
-            ("hello", Level::DEBUG),
-            ("[WARN] careful", Level::WARN),
-            (" [WARN] not at the start", Level::DEBUG),
-            ("[warn] wrong case", Level::DEBUG),
-            ("[1, 2]", Level::DEBUG),
-            ("null", Level::DEBUG),
-            (r#"{"@level":"loud","@message":"x"}"#, Level::DEBUG),
-            (r#"{"@level":"off","@message":"x"}"#, Level::DEBUG),
-            (r#"{"@message":"no level"}"#, Level::DEBUG),
-            (r#"{"@level":"info","@message":5}"#, Level::DEBUG),
-            (r#"{"@level":["info"]}"#, Level::DEBUG),
-            (r#"{"@level":"info"} trailing"#, Level::DEBUG),
+    fn a_json_log_line_keeps_its_level_and_its_pairs() {
+        let line = r#"{"@level":" WARN ","@message":"a\nb","@module":"x.y","@timestamp":"2026-01-01T00:00:00.000000Z","n":5,"deep":{"a":[1]}}"#;
+        let pairs = [("n", 5.into()), ("deep", serde_json::json!({"a": [1]}))];
+        let expected = Entry {
+            level: Level::WARN,
+            message: r"a\nb".into(),
+            module: Some("x.y".into()),
+            timestamp: Some("2026-01-01T00:00:00.000000Z".into()),
+            fields: pairs.map(|(key, value)| (key.to_owned(), value)).into_iter().collect(),
+        };
+        assert_eq!(understood(line), expected);
+        for (name, level) in [
+            ("trace", Level::TRACE),
+            ("debug", Level::DEBUG),
+            ("info", Level::INFO),
+            ("warn", Level::WARN),
+            ("error", Level::ERROR),
         ] {
-            assert_eq!(reader().understand(line), Entry::text(level, line), "{line}");
+            assert_eq!(understood(&format!(r#"{{"@level":"{name}"}}"#)).level, level);
         }
     }
 
     #[test]
-    fn a_go_panic_is_at_error_level_until_the_next_json_line() {
-        let mut reader = reader();
-        let levels: Vec<Level> = [
-            "before",
-            "panic: oh",
-            "goroutine 1 [running]:",
-            "[INFO] tagged",
-            r#"{"@level":"info","@message":"alive"}"#,
-            "after",
-        ]
-        .map(|line| reader.understand(line).level)
-        .to_vec();
-        let expected = [Level::DEBUG, Level::ERROR, Level::ERROR, Level::INFO, Level::INFO, Level::DEBUG];
-        assert_eq!(levels, expected);
+    fn the_pieces_of_an_over_long_json_line_are_raw_text_at_debug() {
+        let entire = r#"{"@level":"error","@message":"x"}"#;
+        for kind in [PieceKind::Part, PieceKind::LastPart] {
+            for text in [entire, "panic: x", "[WARN] x"] {
+                let entry = reader().entry(&Piece { bytes: text.into(), kind });
+                assert_eq!(entry, Entry::text(Level::DEBUG, text));
+            }
+        }
+    }
+
+    #[test]
+    fn json_that_is_no_log_entry_is_raw_text_at_debug() {
+        for line in [
+            "null",
+            "5",
+            "[1, 2]",
+            r#""text""#,
+            r#"{"a":"b"}"#,
+            r#"{"@message":"no level"}"#,
+            r#"{"@level":"loud","@message":"x"}"#,
+            r#"{"@level":"off","@message":"x"}"#,
+            r#"{"@level":"info"} trailing"#,
+            &"[".repeat(10_000),
+        ] {
+            assert_eq!(understood(line), Entry::text(Level::DEBUG, line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_text_line_has_the_level_of_its_prefix() {
+        for (line, level) in [
+            ("hello", Level::DEBUG),
+            ("", Level::DEBUG),
+            ("[TRACE] x", Level::TRACE),
+            ("[DEBUG] x", Level::DEBUG),
+            ("[INFO] x", Level::INFO),
+            ("[WARN] careful", Level::WARN),
+            ("[ERROR]", Level::ERROR),
+            (" [WARN] not at the start", Level::DEBUG),
+            ("[warn] wrong case", Level::DEBUG),
+        ] {
+            assert_eq!(understood(line), Entry::text(level, line), "{line}");
+        }
+    }
+
+    #[test]
+    fn after_panic_output_all_lines_are_at_error_level_until_the_next_log_entry() {
+        for first in ["panic: oh", "fatal error: all goroutines are asleep - deadlock!"] {
+            let mut reader = reader();
+            let lines = [
+                ("before", Level::DEBUG),
+                (first, Level::ERROR),
+                ("goroutine 1 [running]:", Level::ERROR),
+                (r#"{"no":"log entry"}"#, Level::DEBUG),
+                ("still at it", Level::ERROR),
+                ("[INFO] tagged", Level::INFO),
+                (r#"{"@level":"info","@message":"alive"}"#, Level::INFO),
+                ("after", Level::DEBUG),
+            ];
+            for (line, level) in lines {
+                assert_eq!(reader.understand(line).level, level, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn special_keys_that_are_no_text_do_no_harm() {
+        for key in ["@level", "@message", "@timestamp"] {
+            for value in ["5", "null", "true", "[1]", r#"{"a":1}"#] {
+                let line = format!(r#"{{"@level":"info","@message":"x","{key}":{value}}}"#);
+                assert_eq!(understood(&line), Entry::text(Level::DEBUG, &line), "{line}");
+            }
+        }
+        assert_eq!(understood(r#"{"@level":"info","@module":5}"#).level, Level::INFO);
+    }
+
+    #[test]
+    fn a_timestamp_of_any_form_is_taken() {
+        for timestamp in ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.123+0530", "yesterday", ""] {
+            let line = format!(r#"{{"@level":"info","@message":"x","@timestamp":"{timestamp}"}}"#);
+            let entry = understood(&line);
+            assert_eq!((entry.level, entry.message.as_str()), (Level::INFO, "x"));
+            assert_eq!(entry.timestamp.as_deref(), Some(timestamp));
+        }
+        assert_eq!(understood(r#"{"@level":"info"}"#).timestamp, None);
     }
 }

@@ -18,6 +18,7 @@ mod link;
 mod log;
 mod output;
 mod plugin;
+mod stderr_copy;
 
 pub use attach::{Attach, AttachError};
 pub use error::{HealthError, LaunchError, StderrTail, Waiting};

@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 
 use super::StderrTail;
 use super::log::{LogReader, Source, emit_output};
-use crate::process::Lines;
+use super::stderr_copy::StderrCopy;
+use crate::process::{Lines, PieceKind};
 use crate::transport::SocketDir;
 
 /// Longest line that is read as one, go-plugin's default (`PluginLogBufferSize`).
@@ -46,10 +47,10 @@ impl Output {
     }
 
     /// Of a child.
-    pub(crate) fn of_child(source: Source, stderr: pipe::Receiver) -> Self {
+    pub(crate) fn of_child(source: Source, stderr: pipe::Receiver, copy: Option<StderrCopy>) -> Self {
         let mut output = Self::of_stranger(source);
         let log = LogReader::new(output.source.clone());
-        output.readers.spawn(read_stderr(stderr, log, output.tail.clone()));
+        output.readers.spawn(read_stderr(stderr, log, output.tail.clone(), copy));
         output
     }
 
@@ -94,10 +95,21 @@ impl Output {
     }
 }
 
-async fn read_stderr(stderr: pipe::Receiver, mut log: LogReader, tail: Tail) {
+async fn read_stderr(
+    stderr: impl AsyncRead + Unpin,
+    mut log: LogReader,
+    tail: Tail,
+    copy: Option<StderrCopy>,
+) {
     let mut lines = Lines::new(stderr, LOG_LINE_BYTES);
     while let Ok(Some(piece)) = lines.next().await {
-        tail.push(&log.read(&piece));
+        if let Some(copy) = &copy {
+            copy.write(&piece);
+        }
+        let only_ends_a_line = piece.kind == PieceKind::LastPart && piece.bytes.is_empty();
+        if !only_ends_a_line {
+            tail.push(&log.read(&piece));
+        }
     }
 }
 
@@ -128,6 +140,21 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_raw_stderr_copy_is_lines_with_a_line_feed_each_and_long_lines_intact() {
+        let long = "x".repeat(3 * LOG_LINE_BYTES + 5);
+        let exact = "y".repeat(LOG_LINE_BYTES);
+        let json = r#"{"@level":"info","@message":"m"}"#;
+        let stderr = format!("one\n\n{json}\r\n{long}\n{exact}\n\u{1}unterminated");
+        let copied = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&copied);
+        let copy = StderrCopy::new(move |bytes| sink.lock().unwrap().extend_from_slice(bytes));
+        let log = LogReader::new(Source { name: "test".into(), pid: Some(1) });
+        read_stderr(stderr.as_bytes(), log, Tail::default(), Some(copy)).await;
+        let expected = format!("one\n\n{json}\n{long}\n{exact}\n\u{1}unterminated\n");
+        assert!(*copied.lock().unwrap() == expected.as_bytes());
+    }
 
     #[test]
     fn the_tail_is_bounded_in_lines_and_in_characters() {

@@ -54,7 +54,9 @@ impl Plugin {
     /// A connection for any client that tonic generates. Cheap to clone. To a launched plugin, calls fail once its
     /// process has ended, and never reach another; to a service, the connection is made again when it is back.
     ///
-    /// Messages from the plugin are limited to 4 MiB unless the client's `max_decoding_message_size` is raised.
+    /// Messages from the plugin are limited to [`MAX_MESSAGE_BYTES`](crate::MAX_MESSAGE_BYTES) unless the client's
+    /// `max_decoding_message_size` is raised. A call with a deadline (tonic's `Request::set_timeout`) is cancelled in the plugin when it
+    /// has passed; tonic's client reports that as `CANCELLED`, other clients as `DEADLINE_EXCEEDED`.
     #[must_use]
     pub fn channel(&self) -> Channel {
         self.link.channel.clone()

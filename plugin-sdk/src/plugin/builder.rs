@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::arguments::{ArgumentProblem, Service};
+use super::reflection::Services;
 use super::{child, service, test_mode};
 use crate::handshake::{EnvProblem, PluginEnv};
 use crate::services::{HealthReporter, Stdio, StdioWriter};
@@ -36,6 +37,7 @@ pub struct PluginBuilder {
     versions: BTreeMap<AppVersion, Factory>,
     pub(super) network: Network,
     pub(super) tls: Option<TlsConfig>,
+    descriptors: Vec<&'static [u8]>,
 }
 
 /// What a plugin listens on.
@@ -116,6 +118,9 @@ pub enum ServeError {
     /// The asynchronous run time could not be made.
     #[error("cannot start the run time")]
     Runtime(#[source] io::Error),
+    /// The plugin's author gave [`descriptors`](PluginBuilder::descriptors) that cannot be used.
+    #[error("the descriptors of this plugin's services cannot be used")]
+    Descriptors(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The server ended by itself.
     #[error("the gRPC server failed")]
     Server(#[from] tonic::transport::Error),
@@ -151,7 +156,13 @@ impl PluginBuilder {
     /// A plugin that hosts with this cookie can start. It needs at least one [`version`](Self::version).
     #[must_use]
     pub fn new(cookie: MagicCookie) -> Self {
-        Self { cookie, versions: BTreeMap::new(), network: Network::default(), tls: None }
+        Self {
+            cookie,
+            versions: BTreeMap::new(),
+            network: Network::default(),
+            tls: None,
+            descriptors: Vec::new(),
+        }
     }
 
     /// What to listen on. Default: a Unix socket.
@@ -165,6 +176,17 @@ impl PluginBuilder {
     #[must_use]
     pub fn tls(mut self, config: TlsConfig) -> Self {
         self.tls = Some(config);
+        self
+    }
+
+    /// Describes the application's services for gRPC reflection: an encoded `google.protobuf.FileDescriptorSet`, as a
+    /// protobuf compiler writes it, with all that the files in it import. May be called once for each of several sets.
+    ///
+    /// Every plugin serves reflection. It lists the SDK's services and those of the application that are both served and
+    /// described here; of others it does not know the names.
+    #[must_use]
+    pub fn descriptors(mut self, set: &'static [u8]) -> Self {
+        self.descriptors.push(set);
         self
     }
 
@@ -259,11 +281,12 @@ impl PluginBuilder {
     }
 
     /// The version to serve to hosts with these, and what makes its services.
-    pub(super) fn choose(&mut self, offered: &AppVersions) -> Result<(AppVersion, Factory), ServeError> {
+    pub(super) fn choose(&mut self, offered: &AppVersions) -> Result<(AppVersion, Services), ServeError> {
         let own: AppVersions = self.versions.keys().copied().collect();
         let version = own.negotiate(offered).ok_or(ServeError::NoVersion)?;
         let services = self.versions.remove(&version).ok_or(ServeError::NoVersion)?;
-        Ok((version, services))
+        let descriptors = std::mem::take(&mut self.descriptors);
+        Ok((version, Services { make: services, descriptors }))
     }
 
     /// The highest version here.

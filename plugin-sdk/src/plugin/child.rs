@@ -27,7 +27,7 @@ pub(super) async fn serve(mut builder: PluginBuilder) -> Result<(), ServeError> 
     let place = builder.network.place(&env);
     let listener = place.bind().await?;
     let multiplexing = env.multiplexing == MultiplexRequest::Wanted;
-    let server = PluginServer::new(app_version, services, ShutdownRpc::Ends);
+    let server = PluginServer::new(app_version, services, ShutdownRpc::Ends)?;
     let signals = Signals::install().map_err(ServeError::Signals)?;
 
     announce(&HandshakeLine {

@@ -1,8 +1,4 @@
-//! Logs as a go-plugin host expects them: one hclog JSON object a line on the real stderr.
-//!
-//! ```text
-//! {"@level":"info","@message":"ready","@module":"cache","@timestamp":"2026-11-23T22:27:01.000000Z","entries":5}
-//! ```
+//! `tracing` events as log lines for a go-plugin host.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,18 +11,21 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Longest line, with its end, that a go-plugin host reads as one.
-const MAX_LINE_BYTES: usize = 64 * 1024;
+use super::hclog::Entry;
+use super::panic_hook::install_panic_hook;
 
 /// Crates whose debug lines tell of the transport and not of the plugin, thousands a second.
 const TRANSPORT_CRATES: [&str; 6] = ["h2", "hyper", "hyper_util", "rustls", "tonic", "tower"];
 
 /// Sends `tracing` events to stderr as [`HclogLayer`] writes them, at the levels that `RUST_LOG` asks for (default:
 /// `info`). A single level there is that of the plugin; the crates of the transport are then heard from `warn` up.
-/// Does nothing where a subscriber is installed already.
+/// Panics become log lines as well, see [`install_panic_hook`]. Does nothing where a subscriber is installed already.
 pub fn init_logging() {
     let filter = filter(&std::env::var("RUST_LOG").unwrap_or_default());
-    let _ = tracing_subscriber::registry().with(filter).with(HclogLayer::new()).try_init();
+    let logging = tracing_subscriber::registry().with(filter).with(HclogLayer::new());
+    if logging.try_init().is_ok() {
+        install_panic_hook();
+    }
 }
 
 fn filter(wanted: &str) -> EnvFilter {
@@ -68,40 +67,7 @@ fn line(event: &Event<'_>, now: SystemTime) -> Vec<u8> {
         Some(other) => other.to_string(),
         None => String::new(),
     };
-    let special = [
-        ("@level", level(*metadata.level()).to_owned()),
-        ("@message", message),
-        ("@module", metadata.target().replace("::", ".")),
-        // Exactly six digits: with any other number a Go host takes the whole line for plain text.
-        ("@timestamp", humantime::format_rfc3339_micros(now).to_string()),
-    ];
-    object.extend(special.clone().map(|(key, value)| (key.to_owned(), Value::String(value))));
-    let whole = encode(&object);
-    if whole.len() <= MAX_LINE_BYTES {
-        return whole;
-    }
-    let mut object = Map::from_iter(special.map(|(key, value)| (key.to_owned(), Value::String(value))));
-    if let Some(Value::String(message)) = object.get_mut("@message") {
-        // A character takes up to six bytes in JSON.
-        *message = message.chars().take(MAX_LINE_BYTES / 8).collect();
-    }
-    encode(&object)
-}
-
-fn encode(object: &Map<String, Value>) -> Vec<u8> {
-    let mut line = serde_json::to_vec(object).unwrap_or_default();
-    line.push(b'\n');
-    line
-}
-
-fn level(level: Level) -> &'static str {
-    match level {
-        Level::TRACE => "trace",
-        Level::DEBUG => "debug",
-        Level::INFO => "info",
-        Level::WARN => "warn",
-        Level::ERROR => "error",
-    }
+    Entry { level: *metadata.level(), message, module: metadata.target(), fields: object }.line(now)
 }
 
 /// Collects an event's fields as JSON values.
@@ -185,14 +151,17 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_never_longer_than_a_host_can_read() {
-        let long = "\u{1}".repeat(100_000);
-        for line in lines(|| {
-            tracing::info!(long, "short");
-            tracing::info!("{long}");
-        }) {
-            assert!(line.len() <= MAX_LINE_BYTES);
-            serde_json::from_slice::<Value>(&line).unwrap();
+    fn special_keys_are_text_whatever_fields_an_event_has() {
+        let lines = lines(|| {
+            tracing::info!("@level" = 5, "@timestamp" = true, "@module" = 1.5, "@message" = 7, "text");
+            tracing::info!(message = 5, ratio = f64::NAN);
+        });
+        let objects = lines.iter().map(|line| serde_json::from_slice::<Map<String, Value>>(line).unwrap());
+        for (object, message) in objects.zip(["text", "5"]) {
+            assert!(
+                ["@level", "@message", "@module", "@timestamp"].iter().all(|key| object[*key].is_string())
+            );
+            assert_eq!((&object["@level"], &object["@message"]), (&"info".into(), &message.into()));
         }
     }
 }

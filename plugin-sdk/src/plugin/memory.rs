@@ -31,7 +31,7 @@ impl MemoryPlugin {
         stop: CancellationToken,
     ) -> Result<(Self, impl Future<Output = Result<(), ServeError>> + Send + 'static), ServeError> {
         let (app_version, services) = builder.choose(offered)?;
-        let server = PluginServer::new(app_version, services, ShutdownRpc::Ends);
+        let server = PluginServer::new(app_version, services, ShutdownRpc::Ends)?;
         let (entrance, incoming) = Entrance::new(None, Access::SameUser);
         let place = Place::Unix { dir, group: None };
         let hosts = Arc::new(Hosts { place, tls: None, last_words: server.last_words.clone() });

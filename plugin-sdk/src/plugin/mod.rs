@@ -8,10 +8,13 @@
 mod arguments;
 mod builder;
 mod child;
+mod hclog;
 mod host_watch;
 mod logging;
 #[cfg(feature = "host")]
 mod memory;
+mod panic_hook;
+mod reflection;
 mod server;
 mod service;
 mod stdout;
@@ -22,5 +25,6 @@ pub use builder::{Context, Network, PluginBuilder, ServeError};
 pub use logging::{HclogLayer, init_logging};
 #[cfg(feature = "host")]
 pub(crate) use memory::MemoryPlugin;
+pub use panic_hook::install_panic_hook;
 
 pub use crate::services::{HealthReporter, StdioWriter};

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Server;
 
-use super::builder::{Context, Factory, ServeError};
+use super::builder::{Context, ServeError};
+use super::reflection::Services;
 use crate::AppVersion;
 use crate::generated::plugin::grpc_broker_server::GrpcBrokerServer;
 use crate::generated::plugin::grpc_controller_server::GrpcControllerServer;
 use crate::generated::plugin::grpc_stdio_server::GrpcStdioServer;
-use crate::limits::MAX_HEADER_LIST_BYTES;
-use crate::services::{Broker, BrokerService, Controller, HealthReporter, HealthService, Means, Stdio};
+use crate::services::{
+    Broker, BrokerService, Controller, HealthReporter, HealthService, Means, Stdio, server,
+};
 use crate::transport::{Incoming, Mux, Place, Tls};
 
 /// How long running calls may take once the plugin is to end. go-plugin's hosts kill after 2 s: the exit has to come
@@ -41,12 +42,16 @@ pub(super) struct PluginServer {
 }
 
 impl PluginServer {
-    pub(super) fn new(app_version: AppVersion, services: Factory, shutdown: ShutdownRpc) -> Self {
+    pub(super) fn new(
+        app_version: AppVersion,
+        services: Services,
+        shutdown: ShutdownRpc,
+    ) -> Result<Self, ServeError> {
         let (stop, last_words) = (CancellationToken::new(), CancellationToken::new());
         let stdio = Stdio::new(last_words.clone());
         let context = Context { app_version, health: HealthReporter::new(), stdio };
-        let routes = services(&context);
-        Self { context, stop, last_words, routes, shutdown }
+        let routes = services.routes(&context)?;
+        Ok(Self { context, stop, last_words, routes, shutdown })
     }
 
     /// Serves until `ended`, or until a host asks for the end; then has `flush` done, ends all streams of the SDK, and
@@ -59,8 +64,7 @@ impl PluginServer {
     ) -> Result<(), ServeError> {
         let Self { context, stop, last_words, routes, shutdown } = self;
         let controller = Controller((shutdown == ShutdownRpc::Ends).then(|| stop.clone()));
-        let server = Server::builder()
-            .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        let server = server()
             .add_routes(routes)
             .add_service(HealthService::new(&context.health, last_words.clone()).into_server())
             .add_service(GrpcBrokerServer::new(BrokerService))

@@ -33,7 +33,7 @@ pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Resul
         ListenOn::Tcp(address) => Listener::at_tcp(address).await?,
         ListenOn::Activated(socket) => Listener::inherited(socket)?,
     };
-    let server = PluginServer::new(app_version, services, ShutdownRpc::Refused);
+    let server = PluginServer::new(app_version, services, ShutdownRpc::Refused)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
 

@@ -17,7 +17,7 @@ pub(super) async fn serve(
     let tls = builder.tls.as_ref().map(|config| config.tls());
     let place = builder.network.place(&env);
     let listener = place.bind().await?;
-    let server = PluginServer::new(app_version, services, ShutdownRpc::Ends);
+    let server = PluginServer::new(app_version, services, ShutdownRpc::Ends)?;
     let config = ReattachConfig {
         app_version: Some(app_version),
         address: listener.address(),

@@ -30,14 +30,14 @@ use tokio::time::Instant;
 use tokio_stream::{Stream as Inbound, StreamExt};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
-use tonic::transport::{Channel, Server};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use super::server::server;
 use crate::PluginAddress;
 use crate::generated::plugin::ConnInfo;
 use crate::generated::plugin::conn_info::Knock;
 use crate::handshake::AddressProblem;
-use crate::limits::MAX_HEADER_LIST_BYTES;
 use crate::transport::{
     ConnectionInfo, Dial, Entrance, Incoming, ListenError, Mux, Place, Stream, Tls, channel,
 };
@@ -173,8 +173,7 @@ impl Broker {
         self.check_open()?;
         let stop = self.0.closed.child_token();
         let incoming = self.accept(id, &stop).await?;
-        let server = Server::builder()
-            .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        let server = server()
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         tokio::spawn(async move {

@@ -3,8 +3,11 @@
 mod broker;
 #[cfg(feature = "plugin")]
 mod controller;
+mod deadline;
 #[cfg(feature = "plugin")]
 mod health;
+mod panic;
+mod server;
 mod stdio;
 
 #[cfg(feature = "plugin")]
@@ -19,6 +22,9 @@ pub(crate) use controller::Controller;
 pub use health::HealthReporter;
 #[cfg(feature = "plugin")]
 pub(crate) use health::HealthService;
+#[cfg(feature = "plugin")]
+pub(crate) use panic::panic_text;
+pub(crate) use server::server;
 #[cfg(feature = "plugin")]
 pub(crate) use stdio::Stdio;
 #[cfg(feature = "plugin")]

@@ -23,7 +23,7 @@
 //!    [`Cache`](cache_proto::cache_server::Cache), limits, magic cookie, version.
 //! 2. **The service**: a type that implements the trait. Here it is [`service::MemoryCache`], in three files with one
 //!    concern each: [`request`] checks what came in, [`cache`] stores, [`service`] translates between them and gRPC.
-//! 3. **`main`**: cookie, version, service, `run`. It is at the end of this file.
+//! 3. **`main`**: cookie, descriptors (for gRPC reflection), version, service, `run`. It is at the end of this file.
 //!
 //! # What to know when writing one
 //!
@@ -72,6 +72,7 @@ struct Args {
 fn main() -> ExitCode {
     let Args { max_entries, max_bytes } = Args::parse_from(plugin_sdk::plugin::args());
     PluginBuilder::new(MagicCookie::new(cache_proto::MAGIC_COOKIE_KEY, cache_proto::MAGIC_COOKIE_VALUE))
+        .descriptors(cache_proto::FILE_DESCRIPTOR_SET)
         .version(cache_proto::APP_VERSION, move |_| {
             let cache = service::MemoryCache::new(cache::Limits { max_entries, max_bytes });
             Routes::new(CacheServer::new(cache))

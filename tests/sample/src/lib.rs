@@ -13,6 +13,9 @@ mod generated {
 pub use generated::*;
 pub use greeter::Greeter;
 
+/// The service as an encoded `google.protobuf.FileDescriptorSet`, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
+
 /// The cookie of all sample plugins, in every language.
 #[must_use]
 pub fn cookie() -> MagicCookie {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use plugin_sdk::plugin::{Context, Network, PluginBuilder};
-use plugin_sdk::{Broker, BrokerError, BrokeredServer, MagicCookie, TlsConfig};
+use plugin_sdk::{Broker, BrokerError, BrokeredServer, MAX_MESSAGE_BYTES, MagicCookie, TlsConfig};
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::{Sample, SampleServer};
 use tokio_stream::{Stream, StreamExt};
@@ -14,19 +14,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-/// More than the 4 MiB that gRPC takes unless it is told otherwise.
-const MAX_MESSAGE_BYTES: usize = 16 << 20;
-
 fn main() -> ExitCode {
-    let services = |context: &Context| {
-        let server = SampleServer::new(Service::new(context)).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        Routes::new(server)
-    };
     let args = plugin_sdk::plugin::args();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let limit = if has("--default-limits") { MAX_MESSAGE_BYTES } else { 4 * MAX_MESSAGE_BYTES };
+    let services = move |context: &Context| {
+        Routes::new(SampleServer::new(Service::new(context)).max_decoding_message_size(limit))
+    };
     let cookie = if has("--empty-cookie") { MagicCookie::new("", "") } else { sample_plugin::cookie() };
     let mut plugin = PluginBuilder::new(cookie)
         .network(if has("--tcp") { Network::Tcp } else { Network::Unix })
+        .descriptors(sample_plugin::FILE_DESCRIPTOR_SET)
         .version(1, services)
         .version(2, services)
         .version(3, services);

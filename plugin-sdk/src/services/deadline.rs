@@ -1,0 +1,197 @@
+//! A call's deadline, as its caller gives it in the header `grpc-timeout`, kept by the side that serves the call.
+//!
+//! When it has passed, the handler is cancelled, which in Rust means dropped, and the caller, if it still listens, gets
+//! `DEADLINE_EXCEEDED`. tonic's own server stops a handler as well, but says `CANCELLED`, and lets a response stream that has
+//! begun go on for ever.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
+use tokio::time::Sleep;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::panic::{Answer, last_frame};
+
+/// Puts [`Deadline`] around a service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeadlineLayer;
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Deadline<S> {
+        Deadline(inner)
+    }
+}
+
+/// A gRPC service that stops calls at their deadline.
+#[derive(Debug, Clone)]
+pub(crate) struct Deadline<S>(S);
+
+impl<S> Service<Request<Body>> for Deadline<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answer {
+        let sleep = timeout(request.headers()).map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+        let handler = self.0.call(request);
+        Box::pin(async move {
+            let Some(mut sleep) = sleep else { return handler.await };
+            tokio::select! {
+                // First, so that an answer that is there is given.
+                biased;
+                response = handler => {
+                    response.map(|response| response.map(|body| Body::new(InTime { body: Some(body), sleep })))
+                }
+                () = &mut sleep => Ok(exceeded().into_http()),
+            }
+        })
+    }
+}
+
+/// A body that ends at the deadline. `None` once it has.
+struct InTime {
+    body: Option<Body>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl http_body::Body for InTime {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
+        if frame.is_ready() || self.sleep.as_mut().poll(cx).is_pending() {
+            return frame;
+        }
+        self.body = None;
+        Poll::Ready(Some(Ok(last_frame(&exceeded()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+}
+
+fn exceeded() -> Status {
+    Status::deadline_exceeded("the deadline of this call has passed")
+}
+
+/// The header's value, such as `200m`: at most eight digits and a unit. Anything else is no deadline.
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 60 * 60)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use http::HeaderValue;
+    use http_body::Body as _;
+    use tonic::Code;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_up_to_eight_digits_and_a_unit() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("4m", Some(Duration::from_millis(4))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("6n", Some(Duration::from_nanos(6))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("0m", Some(Duration::ZERO)),
+            ("100000000m", None),
+            ("", None),
+            ("m", None),
+            ("1", None),
+            ("1x", None),
+            ("+1S", None),
+            ("-1S", None),
+            ("1 S", None),
+        ] {
+            let headers = HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), text.parse().unwrap())]);
+            assert_eq!(timeout(&headers), expected, "{text:?}");
+        }
+        let odd = HeaderValue::from_bytes(b"1\xc3\xa4").unwrap();
+        assert_eq!(timeout(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), odd)])), None);
+        assert_eq!(timeout(&HeaderMap::new()), None);
+    }
+
+    async fn answer<F>(handler: fn(Request<Body>) -> F) -> Response<Body>
+    where
+        F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+    {
+        let service = DeadlineLayer.layer(tower::service_fn(handler));
+        let request = Request::builder().header("grpc-timeout", "1S").body(Body::empty()).unwrap();
+        service.oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_takes_too_long_is_answered_for() {
+        let response = answer(|_| std::future::pending()).await;
+        assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), Code::DeadlineExceeded);
+    }
+
+    /// Never gives a frame.
+    struct Silent;
+
+    impl http_body::Body for Silent {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_stream_that_takes_too_long_is_ended() {
+        let response = answer(|_| async { Ok(Response::new(Body::new(Silent))) }).await;
+        let mut body = pin!(response.into_body());
+        let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await.unwrap().unwrap();
+        let status = Status::from_header_map(frame.trailers_ref().unwrap()).unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await.is_none());
+    }
+}
