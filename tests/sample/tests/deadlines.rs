@@ -3,37 +3,28 @@
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use plugin_sdk::PluginAddress;
-use plugin_sdk::host::{Contract, Launch, Plugin};
+use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
+use support::{pid, sample, signal, socket, start, until};
 use tokio::net::UnixStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
+mod support;
+
 /// Long enough for a call to reach its handler, on a machine that is busy.
 const DEADLINE: Duration = Duration::from_millis(500);
 
-async fn start() -> (Plugin, SampleClient<Channel>) {
-    let contract = Contract::new(sample_plugin::cookie(), [1]);
-    let plugin = Launch::new(env!("CARGO_BIN_EXE_sample-plugin"), contract).start().await;
-    let plugin = plugin.expect("the sample plugin starts");
-    let client = SampleClient::new(plugin.channel());
-    (plugin, client)
-}
-
 async fn until_one_is_cancelled(client: &mut SampleClient<Channel>) {
-    let limit = Duration::from_secs(20);
-    let reached = tokio::time::timeout(limit, async {
-        while client.cancelled(()).await.expect("the plugin answers").into_inner() != 1 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(reached.await.is_ok(), "the handler was not cancelled within {limit:?}");
+    until("the handler is cancelled", async || {
+        client.cancelled(()).await.expect("the plugin answers").into_inner() == 1
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_deadline_cancels_the_handler() {
-    let (plugin, mut client) = start().await;
+    let (plugin, mut client) = start(&sample()).await;
     let mut request = Request::new(());
     request.set_timeout(DEADLINE);
     let status = client.hang(request).await.unwrap_err();
@@ -46,10 +37,9 @@ async fn a_deadline_cancels_the_handler() {
 
 #[tokio::test]
 async fn the_plugin_keeps_a_deadline_by_itself_and_says_so() {
-    let (plugin, mut client) = start().await;
-    let PluginAddress::Unix(path) = plugin.address() else { panic!("not a Unix socket") };
+    let (plugin, mut client) = start(&sample()).await;
     // A client that does nothing about its deadline but to tell it.
-    let stream = TokioIo::new(UnixStream::connect(path).await.unwrap());
+    let stream = TokioIo::new(UnixStream::connect(socket(&plugin)).await.unwrap());
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
@@ -67,7 +57,7 @@ async fn the_plugin_keeps_a_deadline_by_itself_and_says_so() {
 
 #[tokio::test]
 async fn a_response_stream_ends_at_the_deadline() {
-    let (plugin, mut client) = start().await;
+    let (plugin, mut client) = start(&sample()).await;
     let mut request = Request::new(tokio_stream::pending::<String>());
     request.set_timeout(DEADLINE);
     let mut answers = client.chat(request).await.unwrap().into_inner();
@@ -78,13 +68,12 @@ async fn a_response_stream_ends_at_the_deadline() {
 
 #[tokio::test]
 async fn a_plugin_that_was_too_busy_to_see_calls_come_and_go_keeps_its_connection() {
-    let (plugin, mut client) = start().await;
-    let pid = plugin.pid().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let (plugin, mut client) = start(&sample()).await;
+    signal(pid(&plugin), Signal::STOP);
     for _ in 0..2_000 {
         assert!(tokio::time::timeout(Duration::from_micros(200), client.hang(())).await.is_err());
     }
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    signal(pid(&plugin), Signal::CONT);
     assert_eq!(client.echo(vec![1]).await.unwrap().into_inner(), [1]);
     plugin.shutdown().await;
 }

@@ -1,18 +1,10 @@
 //! How long a message, an error text and metadata may be.
 
 use plugin_sdk::MAX_MESSAGE_BYTES;
-use plugin_sdk::host::{Contract, Launch, Plugin};
-use sample_plugin::sample_client::SampleClient;
-use tonic::transport::Channel;
+use support::{sample, start};
 use tonic::{Code, Request};
 
-async fn start(args: &[&str]) -> (Plugin, SampleClient<Channel>) {
-    let contract = Contract::new(sample_plugin::cookie(), [1]);
-    let launch = Launch::new(env!("CARGO_BIN_EXE_sample-plugin"), contract).args(args.iter().copied());
-    let plugin = launch.start().await.expect("the sample plugin starts");
-    let client = SampleClient::new(plugin.channel());
-    (plugin, client)
-}
+mod support;
 
 #[tokio::test]
 async fn a_message_over_the_limit_is_refused_by_its_receiver_and_taken_where_the_limit_is_raised() {
@@ -25,13 +17,13 @@ async fn a_message_over_the_limit_is_refused_by_its_receiver_and_taken_where_the
     };
 
     // By the plugin.
-    let (plugin, mut client) = start(&[]).await;
+    let (plugin, mut client) = start(&sample().arg("--default-limits")).await;
     refused(client.echo(message.clone()).await.unwrap_err());
     assert_eq!(client.echo(vec![1]).await.unwrap().into_inner(), [1]);
     plugin.shutdown().await;
 
     // By the host, of a plugin that takes more.
-    let (plugin, mut client) = start(&[&format!("--max-message-bytes={raised}")]).await;
+    let (plugin, mut client) = start(&sample()).await;
     refused(client.echo(message.clone()).await.unwrap_err());
     let mut client = client.max_decoding_message_size(raised);
     assert!(client.echo(message.clone()).await.unwrap().into_inner() == message);
@@ -40,7 +32,7 @@ async fn a_message_over_the_limit_is_refused_by_its_receiver_and_taken_where_the
 
 #[tokio::test]
 async fn a_long_error_text_reaches_the_host_whole() {
-    let (plugin, mut client) = start(&[]).await;
+    let (plugin, mut client) = start(&sample()).await;
     let word = "word".repeat(25_000);
     let status = client.die(word.clone()).await.unwrap_err();
     assert_eq!(
@@ -55,7 +47,7 @@ async fn a_long_error_text_reaches_the_host_whole() {
 
 #[tokio::test]
 async fn long_metadata_reaches_the_plugin() {
-    let (plugin, mut client) = start(&[]).await;
+    let (plugin, mut client) = start(&sample()).await;
     let mut request = Request::new(vec![1]);
     request.metadata_mut().insert("long", "x".repeat(100_000).parse().unwrap());
     assert_eq!(client.echo(request).await.unwrap().into_inner(), [1]);

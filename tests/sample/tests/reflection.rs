@@ -1,8 +1,10 @@
 //! What a plugin tells of itself by gRPC reflection.
 
-use plugin_sdk::host::{Contract, Launch, Plugin};
+use support::{sample, start};
 use tokio_stream::StreamExt;
 use tonic_reflection::pb::{v1, v1alpha};
+
+mod support;
 
 /// Of every plugin: go-plugin's services, health, and reflection itself.
 const OWN: [&str; 6] = [
@@ -13,14 +15,6 @@ const OWN: [&str; 6] = [
     "plugin.GRPCController",
     "plugin.GRPCStdio",
 ];
-
-async fn start() -> Plugin {
-    let contract = Contract::new(sample_plugin::cookie(), [1]);
-    Launch::new(env!("CARGO_BIN_EXE_sample-plugin"), contract)
-        .start()
-        .await
-        .expect("the sample plugin starts")
-}
 
 /// Asks one question by one version of the service.
 macro_rules! ask {
@@ -50,7 +44,7 @@ macro_rules! services {
 
 #[tokio::test]
 async fn reflection_v1_and_v1alpha_list_exactly_the_services_that_are_served() {
-    let plugin = start().await;
+    let (plugin, _) = start(&sample()).await;
     let mut expected = OWN.to_vec();
     expected.push("sample.v1.Sample");
     assert_eq!(services!(v1, plugin), expected);
@@ -60,7 +54,7 @@ async fn reflection_v1_and_v1alpha_list_exactly_the_services_that_are_served() {
 
 #[tokio::test]
 async fn every_listed_service_is_described_and_so_is_what_its_file_imports() {
-    let plugin = start().await;
+    let (plugin, _) = start(&sample()).await;
     for name in OWN.into_iter().chain(["sample.v1.Sample", "sample.v1.Sample.Echo"]) {
         let answer = ask!(v1, plugin, FileContainingSymbol(name));
         use v1::server_reflection_response::MessageResponse::FileDescriptorResponse;
