@@ -46,6 +46,10 @@ use crate::transport::{
 /// how long what nobody asked for is kept. go-plugin's value for all of them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a knock waits for its server. Less than the one who knocked waits for the answer: an answer that comes when he
+/// has just given up would have the next stream, which is for another, taken for his.
+const KNOCK_LIMIT: Duration = Duration::from_millis(4_000);
+
 /// Messages on their way to the peer.
 const OUTGOING: usize = 64;
 
@@ -500,7 +504,7 @@ impl Ledger {
             self.acknowledged.push_back((now, id));
             return Some(acknowledgement(id));
         }
-        self.early.retain(|_, since| now - *since < PATIENCE);
+        self.early.retain(|_, since| now - *since < KNOCK_LIMIT);
         if self.early.len() < KEPT {
             self.early.insert(id, now);
         }
@@ -529,8 +533,7 @@ impl Ledger {
             return Err(BrokerError::InUse(id));
         }
         self.servers.insert(id, server);
-        // After that time the one who knocked has given up.
-        let early = self.early.remove(&id).is_some_and(|since| now - since < PATIENCE);
+        let early = self.early.remove(&id).is_some_and(|since| now - since < KNOCK_LIMIT);
         if early {
             self.acknowledged.push_back((now, id));
         }
@@ -602,8 +605,8 @@ mod tests {
         assert!(ledger.claim(now + PATIENCE / 2).is_none());
 
         assert_eq!(ledger.receive(knock(2), now), None);
-        assert!(!ledger.register(2, server.clone(), now + PATIENCE).unwrap());
-        assert!(ledger.claim(now + PATIENCE).is_none(), "a late accept must not wait for a stream");
+        assert!(!ledger.register(2, server.clone(), now + KNOCK_LIMIT).unwrap());
+        assert!(ledger.claim(now + KNOCK_LIMIT).is_none(), "a late accept must not wait for a stream");
         assert_eq!(ledger.receive(knock(2), now + PATIENCE), Some(acknowledgement(2)));
         assert!(matches!(ledger.register(2, server, now), Err(BrokerError::InUse(2))));
     }
