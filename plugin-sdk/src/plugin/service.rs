@@ -25,6 +25,9 @@ pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Resul
         None => builder.tls.clone(),
     };
     let tls = tls.map(|config| config.tls());
+    // Before there is a socket: who can connect can also send a signal, after which no socket must be left.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let listener = match service.listen_on {
         ListenOn::Unix(path) => Listener::at_path(&path, env.socket_group.as_deref()).await?,
         ListenOn::Tcp(address) if tls.is_none() && !address.ip().is_loopback() => {
@@ -34,8 +37,6 @@ pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Resul
         ListenOn::Activated(socket) => Listener::inherited(socket)?,
     };
     let server = PluginServer::new(app_version, services, ShutdownRpc::Refused)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
 
     tracing::info!(address = %listener.address(), app_version = app_version.get(), "serving");
     let place = Place::Unix { dir: std::env::temp_dir(), group: env.socket_group };
