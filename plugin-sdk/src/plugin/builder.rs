@@ -245,6 +245,8 @@ impl PluginBuilder {
     /// and handshake line, with stdout and signals left alone. `ready` gets what a host needs to reattach; serving
     /// ends with `cancel`, or when a host asks for it.
     ///
+    /// The environment is followed as always. With `PLUGIN_CLIENT_CERT`, only the host with that certificate can connect.
+    ///
     /// # Errors
     /// Whatever keeps it from serving.
     pub async fn serve_test(

@@ -52,7 +52,7 @@ pub(super) async fn serve(mut builder: PluginBuilder) -> Result<(), ServeError> 
 
 /// TLS as the plugin's author has configured it, or else AutoMTLS if the host asks for it, with the certificate to
 /// announce.
-fn secure(
+pub(super) fn secure(
     own: Option<&TlsConfig>,
     client_cert: Option<&str>,
 ) -> Result<(Option<Tls>, Option<CertificateDer<'static>>), ServeError> {

@@ -4,11 +4,12 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use e2e::Authority;
 use plugin_sdk::host::{Attach, AttachError, Contract, Exit, ExitKind, Launch, Plugin, Security, StopStep};
 use plugin_sdk::{PluginAddress, ReattachConfig, TlsConfig};
 use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
-use support::{Authority, until, who};
+use support::{until, who};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -70,7 +71,7 @@ async fn hosts_come_and_go_at_a_service_and_find_it_again_after_a_restart() {
 #[tokio::test]
 async fn a_service_on_tcp_is_for_those_with_a_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
