@@ -28,7 +28,10 @@ impl Host {
         command.arg(binary("sample-plugin")).args(plugin_args);
         if self.way.contains(&"-own-tls") {
             let authority = Authority::generate();
-            command.envs(authority.variables("HOST_TLS")).envs(authority.variables("OWN_TLS")).arg("--own-tls");
+            command
+                .envs(authority.variables("HOST_TLS"))
+                .envs(authority.variables("OWN_TLS"))
+                .arg("--own-tls");
         }
         let output = e2e::run_with(&mut command);
         let (stdout, stderr) =

@@ -11,9 +11,7 @@ use plugin_sdk::PluginAddress;
 use plugin_sdk::host::{Attach, ExitKind, LaunchError, Security};
 use plugin_sdk::{LineProblem, ReattachConfig, TlsConfig};
 use rustix::process::Signal;
-use support::{
-    HOST, LIMIT, SAMPLE, contract, is_running, sample, signal, socket, start, until, who,
-};
+use support::{HOST, LIMIT, SAMPLE, contract, is_running, sample, signal, socket, start, until, who};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdout, Command};
@@ -217,9 +215,8 @@ async fn strangers_cannot_connect_to_a_plugin_with_automtls() {
 async fn certificates_of_the_applications_own_take_the_place_of_automtls() {
     let authority = Authority::generate();
     let variables = authority.variables("OWN_TLS");
-    let launch = variables
-        .into_iter()
-        .fold(sample().arg("--own-tls"), |launch, (name, pem)| launch.env(name, pem));
+    let launch =
+        variables.into_iter().fold(sample().arg("--own-tls"), |launch, (name, pem)| launch.env(name, pem));
     let (certificate, key) = authority.issue();
     let tls = |name| TlsConfig::from_pem(&authority.pem, &certificate, &key, name).unwrap();
     let secured = launch.clone().security(Security::Tls(tls("localhost")));
