@@ -39,6 +39,11 @@ impl ForeignProcess {
         self.pid
     }
 
+    /// Whether its end has been seen.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
     /// Waits for its end.
     pub(crate) async fn gone(&self) {
         self.gone.cancelled().await;
