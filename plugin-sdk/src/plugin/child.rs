@@ -39,7 +39,7 @@ pub(super) async fn serve(mut builder: PluginBuilder) -> Result<(), ServeError> 
         server_cert,
         broker_mux: (env.multiplexing != MultiplexRequest::Unknown).then_some(multiplexing),
     };
-    capture.to_the_host(&format!("{line}\n")).map_err(ServeError::Stdout)?;
+    capture.tell_host(&format!("{line}\n")).map_err(ServeError::Stdout)?;
 
     let (entrance, incoming) = Entrance::new(tls.clone(), place.access());
     let stop = server.stop.clone();

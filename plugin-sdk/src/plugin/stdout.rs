@@ -39,7 +39,7 @@ impl Capture {
     }
 
     /// Writes to what was stdout before.
-    pub(crate) fn to_the_host(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn tell_host(&mut self, text: &str) -> io::Result<()> {
         self.original.write_all(text.as_bytes())
     }
 
