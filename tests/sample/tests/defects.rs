@@ -1,4 +1,5 @@
 //! What goes wrong with go-plugin and must not with us: one test for each, named by what a user would see.
+#![allow(clippy::unwrap_used, reason = "all of it is tests, parts of them among them")]
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
