@@ -261,11 +261,15 @@ fn bind_unix(dir: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
     }
 }
 
+/// Begins anywhere in the range. With the lowest, the port of a plugin that has just ended would be the next one's, and what is
+/// still trying to reach the former would get the latter.
 async fn bind_tcp(ports: Option<&PortRange>) -> Result<Listener, ListenError> {
     let any = PortRange::new(0, 0).expect("0 is not above 0");
     let ports = ports.unwrap_or(&any);
     let mut failure = io::Error::from(io::ErrorKind::AddrInUse);
-    for port in ports.min()..=ports.max() {
+    let all = ports.min()..=ports.max();
+    let begin = random_number() as usize % all.len();
+    for port in all.clone().cycle().skip(begin).take(all.len()) {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         match bound.and_then(|socket| socket.local_addr().map(|address| (socket, address))) {
             Ok((socket, address)) => return Ok(Listener::tcp(socket, address)),
