@@ -18,8 +18,14 @@
 //! - Being a plugin, feature `plugin`: begin with `plugin::PluginBuilder`.
 //! - Testing either without a process, both features: `InMemory`.
 //! - The protocol itself, for those who write a host or a plugin in another language: `manual`.
+//!
+//! Tested on Linux. On macOS and other Unixes it should work, with less certainty about processes and without pinned
+//! executables; Windows is not supported. The page `manual::lifecycle` has the details.
 // Each half alone leaves some of what they share unused.
 #![cfg_attr(not(all(feature = "host", feature = "plugin")), allow(dead_code, unused_imports))]
+
+#[cfg(not(unix))]
+compile_error!("plugin-sdk runs on Unix only: `manual::lifecycle` says what Windows would need");
 
 mod generated;
 mod handshake;

@@ -7,6 +7,7 @@
 //!
 //! Binaries are taken from beside the tests: `cargo xtask test` builds them first.
 
+mod authority;
 mod binary;
 pub mod http;
 pub mod load;
@@ -15,5 +16,6 @@ pub mod process;
 mod server;
 pub mod wait;
 
+pub use authority::Authority;
 pub use binary::{binary, run, run_with};
 pub use server::{Server, rogue};

@@ -11,10 +11,16 @@
 //!
 //! `-` means that this side has nothing to do, `types: ...` that the wrong thing cannot be written, and `missing: ...`
 //! that there is no proof yet. A side with several tests has a line for each.
+//!
+//! Below the line `defects` are what go-plugin does wrong, numbered anew, each with what proves that this crate does not:
+//!
+//! ```text
+//! 3 Stopping a plugin that does not answer waits for ever
+//!   ours tests/sample/tests/lifecycle.rs::a_stopped_plugin_is_ended_in_bounded_time
+//! ```
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
@@ -23,12 +29,17 @@ use crate::{Outcome, step};
 const ROWS: &str = "plugin-sdk/conformance.txt";
 const PAGE: &str = "plugin-sdk/src/manual/conformance.md";
 
+/// The line of [`ROWS`] between its parts.
+const DEFECTS: &str = "defects";
+
 /// Writes the page anew, or, with `check`, compares only. In both cases every test that is named has to exist.
 pub(crate) fn run(root: &Path, check: bool) -> Outcome {
     step("conformance");
-    let rows = parse(&fs::read_to_string(root.join(ROWS))?)?;
+    let book = Book::parse(&fs::read_to_string(root.join(ROWS))?)?;
     let mut sources = HashMap::new();
-    for proof in rows.iter().flat_map(Row::proofs) {
+    let proofs =
+        book.behaviours.iter().flat_map(Row::proofs).chain(book.defects.iter().flat_map(Row::proofs));
+    for proof in proofs {
         if let Proof::Test { file, function } = proof {
             let source = match sources.get(file) {
                 Some(source) => source,
@@ -43,26 +54,36 @@ pub(crate) fn run(root: &Path, check: bool) -> Outcome {
             }
         }
     }
-    let page = page(&rows);
+    let page = book.page();
     if !check {
         fs::write(root.join(PAGE), &page)?;
     } else if fs::read_to_string(root.join(PAGE)).ok().as_deref() != Some(page.as_str()) {
         return Err(format!("{PAGE} is not what {ROWS} says: run `cargo xtask conformance`").into());
     }
-    for row in rows.iter().filter(|row| !row.is_proven()) {
-        println!("not proven: {} {}", row.number, row.behaviour);
-    }
-    println!("{} of {} rows are proven", rows.iter().filter(|row| row.is_proven()).count(), rows.len());
+    tell_missing(&book.behaviours);
+    tell_missing(&book.defects);
+    println!("{} of behaviours, {} of defects", proven(&book.behaviours), proven(&book.defects));
     Ok(())
 }
 
-/// One behaviour.
+fn tell_missing<const SIDES: usize>(rows: &[Row<SIDES>]) {
+    for row in rows.iter().filter(|row| !row.is_proven()) {
+        println!("not proven: {} {}", row.number, row.subject);
+    }
+}
+
+/// Both parts.
+struct Book {
+    behaviours: Vec<Row<2>>,
+    defects: Vec<Row<1>>,
+}
+
+/// One behaviour or defect, and what is to be said of each side.
 #[derive(Debug, PartialEq)]
-struct Row {
+struct Row<const SIDES: usize> {
     number: usize,
-    behaviour: String,
-    host: Vec<Proof>,
-    plugin: Vec<Proof>,
+    subject: String,
+    proofs: [Vec<Proof>; SIDES],
 }
 
 /// What there is to say of one side of a row.
@@ -78,9 +99,9 @@ enum Proof {
     Test { file: String, function: String },
 }
 
-impl Row {
+impl<const SIDES: usize> Row<SIDES> {
     fn proofs(&self) -> impl Iterator<Item = &Proof> {
-        self.host.iter().chain(&self.plugin)
+        self.proofs.iter().flatten()
     }
 
     fn is_proven(&self) -> bool {
@@ -88,30 +109,56 @@ impl Row {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Row>, Box<dyn Error>> {
-    let mut rows: Vec<Row> = Vec::new();
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    for (index, line) in lines {
-        let wrong = || format!("{ROWS}:{}: {line:?} is neither a row nor a proof", index + 1);
+impl Book {
+    fn parse(text: &str) -> Result<Self, Box<dyn Error>> {
+        let lines: Vec<_> = text.lines().zip(1..).collect();
+        let mut parts = lines.split(|(line, _)| *line == DEFECTS);
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(behaviours), Some(defects), None) => Ok(Self {
+                behaviours: parse(behaviours, ["host", "plugin"])?,
+                defects: parse(defects, ["ours"])?,
+            }),
+            _ => Err(format!("{ROWS} has to have the line {DEFECTS:?} once").into()),
+        }
+    }
+
+    fn page(&self) -> String {
+        let Self { behaviours, defects } = self;
+        [
+            INTRODUCTION.to_owned(),
+            format!("{} are proven.\n\n", proven(behaviours)),
+            table("| # | behaviour | host | plugin |\n|---|---|---|---|\n", behaviours),
+            ABOUT_DEFECTS.to_owned(),
+            table("| # | go-plugin | proof that this crate does not |\n|---|---|---|\n", defects),
+        ]
+        .concat()
+    }
+}
+
+/// Rows of the lines of one part, which have their numbers in the file beside them.
+fn parse<const SIDES: usize>(
+    lines: &[(&str, usize)],
+    sides: [&str; SIDES],
+) -> Result<Vec<Row<SIDES>>, Box<dyn Error>> {
+    let mut rows: Vec<Row<SIDES>> = Vec::new();
+    for (line, at) in lines.iter().filter(|(line, _)| !line.is_empty() && !line.starts_with('#')) {
+        let wrong = || format!("{ROWS}:{at}: {line:?} is neither a row nor a proof");
         let (first, rest) = line.trim_start().split_once(' ').ok_or_else(wrong)?;
         if let Ok(number) = first.parse() {
             if number != rows.len() + 1 {
-                return Err(format!("{ROWS}:{}: row {} is missing", index + 1, rows.len() + 1).into());
+                return Err(format!("{ROWS}:{at}: row {} is missing", rows.len() + 1).into());
             }
-            let behaviour = rest.to_owned();
-            rows.push(Row { number, behaviour, host: Vec::new(), plugin: Vec::new() });
+            rows.push(Row { number, subject: rest.to_owned(), proofs: [const { Vec::new() }; SIDES] });
             continue;
         }
         let row = rows.last_mut().ok_or_else(wrong)?;
-        let side = match first {
-            "host" => &mut row.host,
-            "plugin" => &mut row.plugin,
-            _ => return Err(wrong().into()),
-        };
-        side.push(Proof::parse(rest).ok_or_else(wrong)?);
+        let side = sides.iter().position(|side| *side == first).ok_or_else(wrong)?;
+        row.proofs[side].push(Proof::parse(rest).ok_or_else(wrong)?);
     }
-    match rows.iter().find(|row| row.host.is_empty() || row.plugin.is_empty()) {
-        Some(row) => Err(format!("{ROWS}: row {} does not speak of both sides", row.number).into()),
+    match rows.iter().find(|row| row.proofs.iter().any(Vec::is_empty)) {
+        Some(row) => {
+            Err(format!("{ROWS}: row {} does not speak of {}", row.number, sides.join(" and ")).into())
+        }
         None => Ok(rows),
     }
 }
@@ -153,19 +200,16 @@ fn has_test(source: &str, function: &str) -> bool {
     by_macro && source.split(is_word).any(|word| word == function)
 }
 
-fn page(rows: &[Row]) -> String {
-    let mut page = String::from(INTRODUCTION);
-    let proven = rows.iter().filter(|row| row.is_proven()).count();
-    // Writing to a string does not fail.
-    let _ = write!(
-        page,
-        "{proven} of {} rows are proven.\n\n| # | behaviour | host | plugin |\n|---|---|---|---|\n",
-        rows.len()
-    );
-    for Row { number, behaviour, host, plugin } in rows {
-        let _ = writeln!(page, "| {number} | {behaviour} | {} | {} |", cell(host), cell(plugin));
-    }
-    page
+fn proven<const SIDES: usize>(rows: &[Row<SIDES>]) -> String {
+    format!("{} of {} rows", rows.iter().filter(|row| row.is_proven()).count(), rows.len())
+}
+
+fn table<const SIDES: usize>(head: &str, rows: &[Row<SIDES>]) -> String {
+    let lines = rows.iter().map(|Row { number, subject, proofs }| {
+        let cells: Vec<String> = proofs.iter().map(|proofs| cell(proofs)).collect();
+        format!("| {number} | {subject} | {} |\n", cells.join(" | "))
+    });
+    std::iter::once(head.to_owned()).chain(lines).collect()
 }
 
 const INTRODUCTION: &str = "\
@@ -174,6 +218,14 @@ What the protocol asks of hosts and of plugins, row by row, and the test that pr
 
 A dash means that there is nothing to do for this side. Where the types leave no way to do it wrong, the cell says so.
 Tests in `tests/interop` have go-plugin itself, or a plugin in Python, at the other end.
+
+";
+
+const ABOUT_DEFECTS: &str = "
+# Defects of go-plugin that are not here
+
+What go-plugin does up to its release 1.8.0, and the tests that show that this crate does not. None of it is
+part of the protocol: plugins and hosts on go-plugin do not notice that it is missing. The numbers are of this table alone.
 
 ";
 
@@ -202,25 +254,35 @@ fn link(file: &str) -> String {
 mod tests {
     use super::*;
 
+    fn test() -> Proof {
+        Proof::Test { file: "a/b.rs".to_owned(), function: "c".to_owned() }
+    }
+
     #[test]
     fn rows_are_read_with_all_kinds_of_proof() {
-        let rows = parse("# Comment.\n1 A b\n  host a/b.rs::c\n  host types: d\n  plugin -\n").unwrap();
-        let test = Proof::Test { file: "a/b.rs".to_owned(), function: "c".to_owned() };
-        let expected = Row {
-            number: 1,
-            behaviour: "A b".to_owned(),
-            host: vec![test, Proof::Types("d".to_owned())],
-            plugin: vec![Proof::NoDuty],
-        };
-        assert_eq!(rows, [expected]);
+        let text = "# Comment.\n1 A b\n  host a/b.rs::c\n  host types: d\n  plugin -\n\ndefects\n1 E\n  ours a/b.rs::c\n";
+        let book = Book::parse(text).unwrap();
+        let proofs = [vec![test(), Proof::Types("d".to_owned())], vec![Proof::NoDuty]];
+        assert_eq!(book.behaviours, [Row { number: 1, subject: "A b".to_owned(), proofs }]);
+        assert_eq!(book.defects, [Row { number: 1, subject: "E".to_owned(), proofs: [vec![test()]] }]);
     }
 
     #[test]
     fn rows_that_say_too_little_are_refused() {
-        for text in ["2 A\n  host -\n  plugin -\n", "1 A\n  host -\n", "1 A\n  host x\n", "  host -\n", "1\n"]
-        {
-            assert!(parse(text).is_err(), "{text:?}");
+        for text in [
+            "2 A\n  host -\n  plugin -\ndefects\n",
+            "1 A\n  host -\ndefects\n",
+            "1 A\n  host x\ndefects\n",
+            "  host -\ndefects\n",
+            "1\ndefects\n",
+            "1 A\n  host -\n  plugin -\n",
+            "defects\n1 A\n  host -\n",
+            "defects\n1 A\n",
+            "defects\ndefects\n",
+        ] {
+            assert!(Book::parse(text).is_err(), "{text:?}");
         }
+        assert!(Book::parse("defects\n").is_ok());
     }
 
     #[test]

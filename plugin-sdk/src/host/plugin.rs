@@ -180,6 +180,9 @@ async fn end_reattached(
     since: Instant,
     grace: Duration,
 ) -> Exit {
+    if process.is_gone() {
+        return gone(since, StopStep::Nothing);
+    }
     if ask(channel, grace, process.gone()).await.is_some() {
         return gone(since, StopStep::Shutdown);
     }

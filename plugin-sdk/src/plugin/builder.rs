@@ -14,7 +14,7 @@ use super::reflection::Services;
 use super::{child, service, test_mode};
 use crate::handshake::{EnvProblem, PluginEnv};
 use crate::services::{HealthReporter, Stdio, StdioWriter};
-use crate::transport::{ListenError, Place};
+use crate::transport::{ListenError, Place, own_choice_of_dir};
 use crate::{AppVersion, AppVersions, MagicCookie, ReattachConfig, TlsConfig, TlsError};
 
 /// Describes a plugin, then runs it.
@@ -55,7 +55,7 @@ impl Network {
     pub(super) fn place(self, env: &PluginEnv) -> Place {
         match self {
             Self::Unix => Place::Unix {
-                dir: env.socket_dir.clone().unwrap_or_else(std::env::temp_dir),
+                dir: env.socket_dir.clone().unwrap_or_else(own_choice_of_dir),
                 group: env.socket_group.clone(),
             },
             Self::Tcp => Place::Tcp { ports: env.ports.clone() },
@@ -244,6 +244,8 @@ impl PluginBuilder {
     /// Serves in go-plugin's test mode, for a plugin inside a test or a debugger that hosts reattach to: without cookie
     /// and handshake line, with stdout and signals left alone. `ready` gets what a host needs to reattach; serving
     /// ends with `cancel`, or when a host asks for it.
+    ///
+    /// The environment is followed as always. With `PLUGIN_CLIENT_CERT`, only the host with that certificate can connect.
     ///
     /// # Errors
     /// Whatever keeps it from serving.

@@ -1,6 +1,6 @@
 //! A plugin as the child of its host: announce, serve, drain.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::builder::{PluginBuilder, ServeError};
 use super::host_watch::HostWatch;
-use super::server::{Hosts, PluginServer, ShutdownRpc};
+use super::server::{Hosts, Prepared, ShutdownRpc};
 use super::stdout::Capture;
 use crate::TlsConfig;
 use crate::handshake::{HandshakeLine, MultiplexRequest};
@@ -27,17 +27,19 @@ pub(super) async fn serve(mut builder: PluginBuilder) -> Result<(), ServeError> 
     let place = builder.network.place(&env);
     let listener = place.bind().await?;
     let multiplexing = env.multiplexing == MultiplexRequest::Wanted;
-    let server = PluginServer::new(app_version, services, ShutdownRpc::Ends)?;
+    let prepared = Prepared::new(app_version);
+    // Before the application's code runs: what it prints must not be taken for the handshake line.
+    let mut capture = Capture::start(prepared.context.stdout()).map_err(ServeError::Stdout)?;
+    let server = prepared.server(services, ShutdownRpc::Ends)?;
     let signals = Signals::install().map_err(ServeError::Signals)?;
 
-    announce(&HandshakeLine {
+    let line = HandshakeLine {
         app_version,
         address: listener.address(),
         server_cert,
         broker_mux: (env.multiplexing != MultiplexRequest::Unknown).then_some(multiplexing),
-    })
-    .map_err(ServeError::Stdout)?;
-    let capture = Capture::start(server.context.stdout()).map_err(ServeError::Stdout)?;
+    };
+    capture.tell_host(&format!("{line}\n")).map_err(ServeError::Stdout)?;
 
     let (entrance, incoming) = Entrance::new(tls.clone(), place.access());
     let stop = server.stop.clone();
@@ -52,7 +54,7 @@ pub(super) async fn serve(mut builder: PluginBuilder) -> Result<(), ServeError> 
 
 /// TLS as the plugin's author has configured it, or else AutoMTLS if the host asks for it, with the certificate to
 /// announce.
-fn secure(
+pub(super) fn secure(
     own: Option<&TlsConfig>,
     client_cert: Option<&str>,
 ) -> Result<(Option<Tls>, Option<CertificateDer<'static>>), ServeError> {
@@ -82,12 +84,6 @@ async fn multiplex(hosts: Hosts, listener: Listener, entrance: Entrance, stop: C
             entrance.admit(stream, Some(broker.clone()));
         }
     }
-}
-
-fn announce(line: &HandshakeLine) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(format!("{line}\n").as_bytes())?;
-    stdout.flush()
 }
 
 /// Handlers for the signals that a plugin has to survive.

@@ -41,17 +41,38 @@ pub(super) struct PluginServer {
     shutdown: ShutdownRpc,
 }
 
+/// What there is of a server before the application's code has run.
+pub(super) struct Prepared {
+    pub(super) context: Context,
+    last_words: CancellationToken,
+}
+
+impl Prepared {
+    pub(super) fn new(app_version: AppVersion) -> Self {
+        let last_words = CancellationToken::new();
+        let stdio = Stdio::new(last_words.clone());
+        Self { context: Context { app_version, health: HealthReporter::new(), stdio }, last_words }
+    }
+
+    /// Has the application make its services.
+    pub(super) fn server(
+        self,
+        services: Services,
+        shutdown: ShutdownRpc,
+    ) -> Result<PluginServer, ServeError> {
+        let Self { context, last_words } = self;
+        let routes = services.routes(&context)?;
+        Ok(PluginServer { context, stop: CancellationToken::new(), last_words, routes, shutdown })
+    }
+}
+
 impl PluginServer {
     pub(super) fn new(
         app_version: AppVersion,
         services: Services,
         shutdown: ShutdownRpc,
     ) -> Result<Self, ServeError> {
-        let (stop, last_words) = (CancellationToken::new(), CancellationToken::new());
-        let stdio = Stdio::new(last_words.clone());
-        let context = Context { app_version, health: HealthReporter::new(), stdio };
-        let routes = services.routes(&context)?;
-        Ok(Self { context, stop, last_words, routes, shutdown })
+        Prepared::new(app_version).server(services, shutdown)
     }
 
     /// Serves until `ended`, or until a host asks for the end; then has `flush` done, ends all streams of the SDK, and

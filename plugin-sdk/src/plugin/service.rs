@@ -9,7 +9,7 @@ use super::arguments::{ListenOn, Service, TlsFiles};
 use super::builder::{PluginBuilder, ServeError};
 use super::server::{Hosts, PluginServer, ShutdownRpc};
 use crate::TlsConfig;
-use crate::transport::{Entrance, Listener, Place};
+use crate::transport::{Entrance, Listener, Place, own_choice_of_dir};
 
 pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Result<(), ServeError> {
     let env = PluginBuilder::environment()?;
@@ -39,7 +39,7 @@ pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Resul
     let server = PluginServer::new(app_version, services, ShutdownRpc::Refused)?;
 
     tracing::info!(address = %listener.address(), app_version = app_version.get(), "serving");
-    let place = Place::Unix { dir: std::env::temp_dir(), group: env.socket_group };
+    let place = Place::Unix { dir: own_choice_of_dir(), group: env.socket_group };
     let (entrance, incoming) = Entrance::new(tls.clone(), place.access());
     let hosts = Hosts { place, tls, last_words: server.last_words.clone() };
     entrance.accept_from(listener, server.stop.clone(), move || Some(hosts.broker(None)));

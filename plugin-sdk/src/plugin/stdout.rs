@@ -1,5 +1,5 @@
-//! Capture of stdout: once the handshake line is out, file descriptor 1 leads to the host's `GRPCStdio` stream, for
-//! `println!`, C libraries and child processes alike.
+//! Capture of stdout: file descriptor 1 leads to the host's `GRPCStdio` stream, for `println!`, C libraries and child
+//! processes alike. Only the handshake line goes out on the pipe that it led to before.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,8 +17,8 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Capture {
     copied: oneshot::Receiver<()>,
-    /// The pipe to the host on which the handshake line went out. Kept open: a host may take its end for ours.
-    _original: OwnedFd,
+    /// The pipe to the host, for the handshake line. Kept open after it: a host may take its end for ours.
+    original: File,
 }
 
 impl Capture {
@@ -35,7 +35,12 @@ impl Capture {
             let _ = tell.send(());
         })?;
         rustix::stdio::dup2_stdout(&write)?;
-        Ok(Self { copied, _original: original })
+        Ok(Self { copied, original: original.into() })
+    }
+
+    /// Writes to what was stdout before.
+    pub(crate) fn tell_host(&mut self, text: &str) -> io::Result<()> {
+        self.original.write_all(text.as_bytes())
     }
 
     /// Ends the capture after what has been written so far. Later output is thrown away.

@@ -3,6 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{PluginBuilder, ServeError};
+use super::child::secure;
 use super::server::{Hosts, PluginServer, ShutdownRpc};
 use crate::ReattachConfig;
 use crate::transport::Entrance;
@@ -14,7 +15,9 @@ pub(super) async fn serve(
 ) -> Result<(), ServeError> {
     let env = PluginBuilder::environment()?;
     let (app_version, services) = builder.choose(&env.app_versions)?;
-    let tls = builder.tls.as_ref().map(|config| config.tls());
+    // A reattach configuration has no room for a certificate, in go-plugin's form of it as well: with AutoMTLS the host that
+    // gave its own cannot check the plugin's.
+    let (tls, _untold) = secure(builder.tls.as_ref(), env.client_cert.as_deref())?;
     let place = builder.network.place(&env);
     let listener = place.bind().await?;
     let server = PluginServer::new(app_version, services, ShutdownRpc::Ends)?;

@@ -3,13 +3,14 @@
 //! The file is opened once and copied into memory that nobody can write any more, hashed on the way, and the copy is
 //! executed. Comparing first and then starting the path, as go-plugin does, leaves a moment in which the file can be
 //! exchanged or rewritten. Who may write to the file is thus of no importance. Libraries that the plugin loads are not covered.
+//!
+//! Only Linux has such memory; elsewhere a pinned plugin is not started.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use sha2::{Digest, Sha256, Sha512};
 use thiserror::Error;
 
@@ -67,7 +68,7 @@ pub enum ChecksumError {
     /// It cannot be read.
     #[error("it cannot be read")]
     Read(#[source] io::Error),
-    /// There is no memory to copy it to.
+    /// There is no memory to copy it to. Always so outside of Linux, with [`io::ErrorKind::Unsupported`].
     #[error("it cannot be copied to memory")]
     Copy(#[source] io::Error),
 }
@@ -136,8 +137,7 @@ fn from_hex<const BYTES: usize>(digits: &str) -> Result<[u8; BYTES], ChecksumPro
 }
 
 fn copy<D: Digest>(mut source: File) -> Result<(File, sha2::digest::Output<D>), ChecksumError> {
-    let memory = memfd_create("plugin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
-    let mut memory = File::from(memory.map_err(|error| ChecksumError::Copy(error.into()))?);
+    let mut memory = sealable::create().map_err(ChecksumError::Copy)?;
     let mut hasher = D::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut first = true;
@@ -155,9 +155,41 @@ fn copy<D: Digest>(mut source: File) -> Result<(File, sha2::digest::Output<D>), 
         hasher.update(chunk);
         memory.write_all(chunk).map_err(ChecksumError::Copy)?;
     }
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    fcntl_add_seals(&memory, seals).map_err(|error| ChecksumError::Copy(error.into()))?;
+    sealable::seal(&memory).map_err(ChecksumError::Copy)?;
     Ok((memory, hasher.finalize()))
+}
+
+/// Files in memory that can be made to stay as they are.
+#[cfg(target_os = "linux")]
+mod sealable {
+    use std::fs::File;
+    use std::io;
+
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    pub(super) fn create() -> io::Result<File> {
+        Ok(memfd_create("plugin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into())
+    }
+
+    pub(super) fn seal(memory: &File) -> io::Result<()> {
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        Ok(fcntl_add_seals(memory, seals)?)
+    }
+}
+
+/// There are none, or none that can be executed. To start the path after all would be no pin.
+#[cfg(not(target_os = "linux"))]
+mod sealable {
+    use std::fs::File;
+    use std::io;
+
+    pub(super) fn create() -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn seal(_memory: &File) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// As [`parse`](Checksum::parse) reads it.

@@ -18,6 +18,9 @@ const ATTEMPTS: u32 = 16;
 /// Longest path of a Unix socket, without the NUL that ends it: 107 bytes on Linux, 103 on macOS and the BSDs.
 pub(crate) const MAX_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
+/// What is added to a directory: a slash and the longest name of a socket that is made here.
+const OWN_NAME_BYTES: usize = "/plugin4294967295".len();
+
 /// Where to listen.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
@@ -25,6 +28,16 @@ pub(crate) enum Place {
     Unix { dir: PathBuf, group: Option<String> },
     /// Loopback, at a free port of the range, or at any.
     Tcp { ports: Option<PortRange> },
+}
+
+/// Where sockets go if no host has named a directory: the temporary directory, or `/tmp` where the path of a socket in it would be
+/// too long.
+pub(crate) fn own_choice_of_dir() -> PathBuf {
+    Some(std::env::temp_dir()).filter(|dir| has_room(dir)).unwrap_or_else(|| PathBuf::from("/tmp"))
+}
+
+fn has_room(dir: &Path) -> bool {
+    dir.as_os_str().len() + OWN_NAME_BYTES <= MAX_SOCKET_PATH_BYTES
 }
 
 /// There is no socket to listen on. The host's operator has to mend what it names.
@@ -248,11 +261,15 @@ fn bind_unix(dir: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
     }
 }
 
+/// Begins anywhere in the range. With the lowest, the port of a plugin that has just ended would be the next one's, and what is
+/// still trying to reach the former would get the latter.
 async fn bind_tcp(ports: Option<&PortRange>) -> Result<Listener, ListenError> {
     let any = PortRange::new(0, 0).expect("0 is not above 0");
     let ports = ports.unwrap_or(&any);
     let mut failure = io::Error::from(io::ErrorKind::AddrInUse);
-    for port in ports.min()..=ports.max() {
+    let all = ports.min()..=ports.max();
+    let begin = random_number() as usize % all.len();
+    for port in all.clone().cycle().skip(begin).take(all.len()) {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         match bound.and_then(|socket| socket.local_addr().map(|address| (socket, address))) {
             Ok((socket, address)) => return Ok(Listener::tcp(socket, address)),
@@ -321,6 +338,14 @@ mod tests {
         assert_eq!(error.to_string(), "cannot listen on a socket in /no/such/directory");
         let long = PathBuf::from("/tmp").join("x".repeat(100));
         assert!(matches!(in_dir(&long).bind().await, Err(ListenError::PathTooLong { limit: 103..=107, .. })));
+    }
+
+    #[test]
+    fn the_longest_directory_has_room_for_the_longest_name() {
+        let longest = MAX_SOCKET_PATH_BYTES - OWN_NAME_BYTES;
+        for (bytes, expected) in [(longest, true), (longest + 1, false)] {
+            assert_eq!(has_room(Path::new(&"x".repeat(bytes))), expected, "{bytes}");
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ mod tls;
 pub(crate) use connect::{Dial, channel, connect};
 pub(crate) use incoming::{Access, ConnectionInfo, Entrance, Incoming};
 pub use listen::ListenError;
+#[cfg(feature = "plugin")]
+pub(crate) use listen::own_choice_of_dir;
 pub(crate) use listen::{InheritedSocket, Listener, Place};
 pub(crate) use mux::Mux;
 #[cfg(feature = "host")]

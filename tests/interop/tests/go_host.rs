@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use e2e::Authority;
 use interop::{Go, Release, binary};
 use serde_json::Value;
 
@@ -25,6 +26,13 @@ impl Host {
         let mut command = Command::new(&self.program);
         command.env("TMPDIR", dir.path()).args(self.way).args(["-scenario", scenario]).args(flags);
         command.arg(binary("sample-plugin")).args(plugin_args);
+        if self.way.contains(&"-own-tls") {
+            let authority = Authority::generate();
+            command
+                .envs(authority.variables("HOST_TLS"))
+                .envs(authority.variables("OWN_TLS"))
+                .arg("--own-tls");
+        }
         let output = e2e::run_with(&mut command);
         let (stdout, stderr) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -48,15 +56,20 @@ macro_rules! cells {
     )* };
 }
 
-// Where `reattach` is missing, go-plugin's host cannot: a plugin that multiplexes has one connection in its life.
+// Where `reattach` and `test_mode` are missing, go-plugin's host cannot: a plugin that multiplexes has one connection in
+// its life.
 cells! {
     plain: V1_8_0 [] {
         call broker tcp kill shutdown crash reattach version_1 version_2 version_3 no_common_version stdio logs
-        ping cancelled_calls no_environment socket_group by_hand test_mode
+        ping cancelled_calls no_environment socket_group by_hand test_mode pinned
     }
     automtls: V1_8_0 ["-automtls"] {
         call broker tcp kill shutdown crash reattach version_1 version_2 version_3 no_common_version stdio logs
-        ping cancelled_calls
+        ping cancelled_calls test_mode pinned
+    }
+    own_tls: V1_8_0 ["-own-tls"] {
+        call broker tcp kill shutdown crash reattach version_1 version_2 version_3 no_common_version stdio logs
+        ping cancelled_calls test_mode pinned
     }
     multiplexed: V1_8_0 ["-multiplex"] {
         call broker tcp kill shutdown crash version_1 version_2 version_3 no_common_version stdio logs
@@ -66,14 +79,26 @@ cells! {
         call broker tcp kill shutdown crash version_1 version_2 version_3 no_common_version stdio logs
         ping cancelled_calls
     }
+    own_tls_multiplexed: V1_8_0 ["-own-tls", "-multiplex"] {
+        call broker tcp kill shutdown crash version_1 version_2 version_3 no_common_version stdio logs
+        ping cancelled_calls
+    }
     plain_1_7_0: V1_7_0 [] {
-        call broker kill shutdown crash reattach version_2 no_common_version stdio logs by_hand test_mode
+        call broker kill shutdown crash reattach version_1 version_2 version_3 no_common_version stdio logs
+        by_hand test_mode pinned
     }
-    automtls_1_7_0: V1_7_0 ["-automtls"] { call broker kill shutdown crash reattach version_2 stdio logs }
-    multiplexed_1_7_0: V1_7_0 ["-multiplex"] { call broker kill shutdown crash version_2 stdio logs }
+    automtls_1_7_0: V1_7_0 ["-automtls"] {
+        call broker kill shutdown crash reattach version_1 version_2 version_3 no_common_version stdio logs
+        test_mode
+    }
+    multiplexed_1_7_0: V1_7_0 ["-multiplex"] {
+        call broker kill shutdown crash version_1 version_2 version_3 no_common_version stdio logs
+    }
     automtls_multiplexed_1_7_0: V1_7_0 ["-automtls", "-multiplex"] {
-        call broker kill shutdown crash version_2 stdio logs
+        call broker kill shutdown crash version_1 version_2 version_3 no_common_version stdio logs
     }
+    own_tls_1_7_0: V1_7_0 ["-own-tls"] { call broker kill shutdown crash reattach stdio logs test_mode }
+    own_tls_multiplexed_1_7_0: V1_7_0 ["-own-tls", "-multiplex"] { call broker kill shutdown crash stdio logs }
 }
 
 fn call(host: &Host) {
@@ -156,6 +181,11 @@ fn socket_group(host: &Host) {
     let own = rustix::process::getgid().as_raw();
     let found = host.passes("group", &["-group", &own.to_string()]);
     assert_eq!((&found["gid"], &found["mode"]), (&own.into(), &"-rw-rw----".into()));
+}
+
+/// Another checksum starts nothing, the right one starts the plugin.
+fn pinned(host: &Host) {
+    host.passes("pinned", &[]);
 }
 
 /// Hosts come and go, and the plugin stays. Each has stdio and a broker, which with a plugin in Go only the first would.

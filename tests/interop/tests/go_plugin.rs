@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use e2e::Authority;
 use e2e::process::is_running;
 use e2e::wait::LIMIT;
 use interop::{Go, Greeter, Release, Started, seen};
-use plugin_sdk::host::{Attach, Contract, ExitKind, Launch, LaunchError, Plugin, Security, StopStep};
-use plugin_sdk::{LineProblem, PluginAddress, ReattachConfig, one_line};
+use plugin_sdk::host::{
+    Attach, Checksum, ChecksumError, Contract, ExitKind, Launch, LaunchError, Plugin, Security, StopStep,
+};
+use plugin_sdk::{LineProblem, PluginAddress, ReattachConfig, TlsConfig, one_line};
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::SampleServer;
+use sha2::Digest;
 use tokio_stream::StreamExt;
 use tonic::service::Routes;
 use tonic::transport::Channel;
@@ -21,14 +25,57 @@ use tracing::Level;
 struct Way {
     program: PathBuf,
     security: Security,
+    /// What the plugin has to be told beside, for certificates of its own.
+    args: &'static [&'static str],
+    variables: Vec<(String, String)>,
     multiplexing: bool,
 }
 
 impl Way {
+    fn new(program: PathBuf, security: Security) -> Self {
+        Self { program, security, args: &[], variables: Vec::new(), multiplexing: false }
+    }
+
+    fn plain(program: PathBuf) -> Self {
+        Self::new(program, Security::Plain)
+    }
+
+    fn automtls(program: PathBuf) -> Self {
+        Self::new(program, Security::AutoMtls)
+    }
+
+    /// Both sides have certificates of one authority.
+    fn own_tls(program: PathBuf) -> Self {
+        let authority = Authority::generate();
+        let (certificate, key) = authority.issue();
+        let tls = TlsConfig::from_pem(&authority.pem, &certificate, &key, "localhost").unwrap();
+        let variables = authority.variables("OWN_TLS").into();
+        Self { args: &["-own-tls"], variables, ..Self::new(program, Security::Tls(tls)) }
+    }
+
+    fn multiplexed(program: PathBuf) -> Self {
+        Self { multiplexing: true, ..Self::plain(program) }
+    }
+
+    fn automtls_multiplexed(program: PathBuf) -> Self {
+        Self { multiplexing: true, ..Self::automtls(program) }
+    }
+
+    fn own_tls_multiplexed(program: PathBuf) -> Self {
+        Self { multiplexing: true, ..Self::own_tls(program) }
+    }
+
     fn launch(&self, versions: &[u32]) -> Launch {
-        Launch::new(&self.program, contract(versions))
+        let launch = Launch::new(&self.program, contract(versions))
+            .args(self.args)
             .security(self.security.clone())
-            .multiplexing(self.multiplexing)
+            .multiplexing(self.multiplexing);
+        self.variables.iter().fold(launch, |launch, (name, value)| launch.env(name, value))
+    }
+
+    /// To a plugin that runs already.
+    fn attach(&self, config: ReattachConfig, versions: &[u32]) -> Attach {
+        Attach::reattach(config, contract(versions)).security(self.security.clone())
     }
 
     async fn start(&self) -> (Plugin, SampleClient<Channel>) {
@@ -48,45 +95,61 @@ async fn start(launch: &Launch) -> (Plugin, SampleClient<Channel>) {
 
 /// A module for each way to connect, and in it a test for each of the functions that are named.
 macro_rules! cells {
-    ($($way:ident: $release:ident $security:ident $multiplexing:literal { $($test:ident)* })*) => { $(
+    ($($way:ident: $release:ident $made:ident { $($test:ident)* })*) => { $(
         mod $way {
             $(#[tokio::test]
             async fn $test() {
                 let test = concat!("go_plugin::", stringify!($way), "::", stringify!($test));
                 let Some(go) = super::Go::get(super::Release::$release, test) else { return };
                 super::seen::begin();
-                let security = super::Security::$security;
-                super::$test(&super::Way { program: go.plugin, security, multiplexing: $multiplexing }).await;
+                super::$test(&super::Way::$made(go.plugin)).await;
             })*
         }
     )* };
 }
 
-// Only plain plugins can be reattached to: the keys of AutoMTLS are the first host's alone, and a plugin that multiplexes
-// has one connection in its life.
+// Where `reattach` and `test_mode` are missing they cannot be: the keys of AutoMTLS are the first host's alone, go-plugin in
+// test mode does not tell its certificate, and a plugin that multiplexes has one connection in its life.
 cells! {
-    plain: V1_8_0 Plain false {
+    plain: V1_8_0 plain {
         call broker many_brokered kill shutdown crash panic version_1 version_2 version_3 no_common_version
-        stdio logs cancelled_calls restart reattach test_mode net_rpc
+        stdio logs cancelled_calls restart reattach test_mode net_rpc pinned
     }
-    automtls: V1_8_0 AutoMtls false {
+    automtls: V1_8_0 automtls {
         call broker many_brokered kill shutdown crash panic version_1 version_2 version_3 no_common_version
-        stdio logs cancelled_calls restart too_old_for_automtls
+        stdio logs cancelled_calls restart too_old_for_automtls pinned
     }
-    multiplexed: V1_8_0 Plain true {
+    own_tls: V1_8_0 own_tls {
         call broker many_brokered kill shutdown crash panic version_1 version_2 version_3 no_common_version
-        stdio logs cancelled_calls restart too_old_to_multiplex
+        stdio logs cancelled_calls restart reattach test_mode pinned
     }
-    automtls_multiplexed: V1_8_0 AutoMtls true {
+    multiplexed: V1_8_0 multiplexed {
         call broker many_brokered kill shutdown crash panic version_1 version_2 version_3 no_common_version
-        stdio logs cancelled_calls restart
+        stdio logs cancelled_calls restart too_old_to_multiplex pinned
     }
-    plain_1_7_0: V1_7_0 Plain false {
-        call broker kill shutdown crash version_2 no_common_version stdio logs reattach test_mode
+    automtls_multiplexed: V1_8_0 automtls_multiplexed {
+        call broker many_brokered kill shutdown crash panic version_1 version_2 version_3 no_common_version
+        stdio logs cancelled_calls restart pinned
     }
-    automtls_1_7_0: V1_7_0 AutoMtls false { call broker kill shutdown crash version_2 stdio logs }
-    multiplexed_1_7_0: V1_7_0 Plain true { call broker kill shutdown crash version_2 stdio logs }
-    automtls_multiplexed_1_7_0: V1_7_0 AutoMtls true { call broker kill shutdown crash version_2 stdio logs }
+    own_tls_multiplexed: V1_8_0 own_tls_multiplexed {
+        call broker many_brokered kill shutdown crash panic version_1 version_2 version_3 no_common_version
+        stdio logs cancelled_calls restart pinned
+    }
+    plain_1_7_0: V1_7_0 plain {
+        call broker kill shutdown crash version_1 version_2 version_3 no_common_version stdio logs reattach
+        test_mode
+    }
+    automtls_1_7_0: V1_7_0 automtls {
+        call broker kill shutdown crash version_1 version_2 version_3 no_common_version stdio logs
+    }
+    own_tls_1_7_0: V1_7_0 own_tls { call broker kill shutdown crash stdio logs reattach test_mode }
+    multiplexed_1_7_0: V1_7_0 multiplexed {
+        call broker kill shutdown crash version_1 version_2 version_3 no_common_version stdio logs
+    }
+    automtls_multiplexed_1_7_0: V1_7_0 automtls_multiplexed {
+        call broker kill shutdown crash version_1 version_2 version_3 no_common_version stdio logs
+    }
+    own_tls_multiplexed_1_7_0: V1_7_0 own_tls_multiplexed { call broker kill shutdown crash stdio logs }
 }
 
 async fn call(way: &Way) {
@@ -262,8 +325,8 @@ async fn restart(way: &Way) {
 /// A second host of the same plugin ends it.
 async fn reattach(way: &Way) {
     let (first, mut client) = way.start().await;
-    let config = first.reattach_config().expect("a plain plugin can be reattached to").clone();
-    let second = Attach::reattach(config, contract(&[1])).connect().await.unwrap();
+    let config = first.reattach_config().expect("without AutoMTLS it can be reattached to").clone();
+    let second = way.attach(config, &[1]).connect().await.unwrap();
     second.health().await.unwrap();
     assert_eq!(who(second.channel()).await, "go 1");
     assert_eq!(client.echo(vec![1]).await.unwrap().into_inner(), [1]);
@@ -274,10 +337,13 @@ async fn reattach(way: &Way) {
 /// Hosts come and go, and the plugin stays.
 async fn test_mode(way: &Way) {
     let dir = tempfile::tempdir().unwrap();
-    let mut plugin = Started::new(Command::new(&way.program).arg("-test-mode").env("TMPDIR", dir.path()));
+    let mut command = Command::new(&way.program);
+    command.env("TMPDIR", dir.path());
+    let mut plugin =
+        Started::new(command.args(way.args).envs(way.variables.iter().cloned()).arg("-test-mode"));
     let config = ReattachConfig::from_json(&plugin.first_line()).unwrap();
     for _ in 0..3 {
-        let attached = Attach::reattach(config.clone(), contract(&[1, 3])).connect().await.unwrap();
+        let attached = way.attach(config.clone(), &[1, 3]).connect().await.unwrap();
         attached.health().await.unwrap();
         // Without a host to negotiate with, a plugin serves its lowest version.
         assert_eq!(attached.app_version().get(), 1);
@@ -285,6 +351,16 @@ async fn test_mode(way: &Way) {
         assert_eq!(attached.shutdown().await.status, ExitKind::LeftRunning);
         assert!(is_running(plugin.pid()));
     }
+}
+
+/// Another checksum starts nothing, the right one starts the plugin.
+async fn pinned(way: &Way) {
+    let digest = sha2::Sha256::digest(std::fs::read(&way.program).unwrap()).into();
+    let (plugin, _) = start(&way.launch(&[1]).checksum(Checksum::sha256(digest))).await;
+    assert_eq!(who(plugin.channel()).await, "go 1");
+    assert!(plugin.shutdown().await.is_success());
+    let refused = way.launch(&[1]).checksum(Checksum::sha256([7; 32])).start().await;
+    assert!(matches!(refused, Err(LaunchError::Checksum { source: ChecksumError::Mismatch { .. }, .. })));
 }
 
 async fn too_old_for_automtls(way: &Way) {

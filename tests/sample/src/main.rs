@@ -17,8 +17,12 @@ use tonic::{Request, Response, Status, Streaming};
 fn main() -> ExitCode {
     let args = plugin_sdk::plugin::args();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let chatty = has("--chatty");
     let limit = if has("--default-limits") { MAX_MESSAGE_BYTES } else { 4 * MAX_MESSAGE_BYTES };
     let services = move |context: &Context| {
+        if chatty {
+            chat();
+        }
         Routes::new(SampleServer::new(Service::new(context)).max_decoding_message_size(limit))
     };
     let cookie = if has("--empty-cookie") { MagicCookie::new("", "") } else { sample_plugin::cookie() };
@@ -35,6 +39,12 @@ fn main() -> ExitCode {
         }
     }
     if has("--test-mode") { test_mode(plugin) } else { plugin.run() }
+}
+
+/// What a library might say when it is set up.
+#[expect(clippy::print_stdout, reason = "it must not be taken for the handshake line")]
+fn chat() {
+    println!("ready to serve");
 }
 
 /// Certificates from three variables, as an application might have them instead of AutoMTLS.

@@ -1,14 +1,26 @@
 //! What goes wrong with go-plugin and must not with us: one test for each, named by what a user would see.
+#![allow(clippy::unwrap_used, reason = "all of it is tests, parts of them among them")]
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
-use plugin_sdk::LineProblem;
-use plugin_sdk::host::{Checksum, ChecksumError, ExitKind, LaunchError};
+use plugin_sdk::host::{
+    Attach, Checksum, ChecksumError, Environment, ExitKind, LaunchError, Plugin, StopStep,
+};
+use plugin_sdk::{LineProblem, ReattachConfig};
+use rustix::process::Signal;
+use sample_plugin::Greeter;
 use sample_plugin::sample_client::SampleClient;
+use sample_plugin::sample_server::SampleServer;
 use sha2::Digest;
-use support::{launch_of, script};
+use support::logged::Logged;
+use support::{LIMIT, contract, launch_of, sample, script, signal, socket, socket_dir, start, until, who};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tonic::service::Routes;
 
 mod support;
 
@@ -119,4 +131,157 @@ async fn a_group_may_be_given_the_sockets() {
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o660, 0o770));
     plugin.shutdown().await;
+}
+
+/// A plugin with these arguments and variables, as somebody else would start it, and the first line that it prints.
+async fn started(program: &str, args: &[&str], variables: &[(&str, &Path)]) -> (Child, String) {
+    let mut command = Command::new(program);
+    command.args(args).env_clear().envs(variables.iter().copied()).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    tokio::time::timeout(LIMIT, stdout.read_line(&mut line)).await.expect("it prints a line").unwrap();
+    // Given back, so that the pipe stays open.
+    child.stdout = Some(stdout.into_inner());
+    (child, line)
+}
+
+async fn in_test_mode() -> (Child, ReattachConfig) {
+    let (child, line) = started(BINARY, &["--test-mode"], &[]).await;
+    (child, ReattachConfig::from_json(&line).unwrap())
+}
+
+#[tokio::test]
+async fn what_a_plugin_prints_while_it_is_made_is_not_its_handshake() {
+    let logged = Logged::begin();
+    let (plugin, _) = start(&sample().arg("--chatty")).await;
+    assert_eq!(who(&plugin).await, "rust 1");
+    logged.line(|line| line.field("stream") == "stdout" && line.message() == "ready to serve").await;
+    assert!(plugin.shutdown().await.is_success());
+}
+
+#[tokio::test]
+async fn an_explicit_variable_wins_over_the_hosts_own() {
+    let launch = sample().environment(Environment::Inherit).env("PATH", "/explicit");
+    let (plugin, mut client) = start(&launch).await;
+    assert_eq!(client.env("PATH".to_owned()).await.unwrap().into_inner(), "/explicit");
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_gone_when_its_host_connects_is_not_taken_for_connected() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = format!("1|1|unix|{}|grpc|", dir.path().join("nobody").display());
+    let error = script(dir.path(), &format!("echo '{line}'; exit 4")).start().await.unwrap_err();
+    assert!(
+        matches!(&error, LaunchError::Exited { exit, .. } if exit.status == ExitKind::Code(4)),
+        "{error:?}"
+    );
+    let error = script(dir.path(), &format!("echo '{line}'; sleep 20")).start().await.unwrap_err();
+    assert!(matches!(error, LaunchError::Connect { .. }), "{error:?}");
+}
+
+/// It is the one connection of a plugin that multiplexes, and there is no second try that could go wrong in another way.
+#[tokio::test]
+async fn a_multiplexed_connection_that_fails_is_the_end_of_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("hangs-up");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let line = format!("1|1|unix|{}|grpc||true", socket.display());
+    let launch = script(dir.path(), &format!("echo '{line}'; sleep 20")).multiplexing(true).peer_check(false);
+    let starting = tokio::spawn(async move { launch.start().await });
+    drop(listener.accept().await.unwrap());
+    let error = starting.await.unwrap().unwrap_err();
+    assert!(matches!(error, LaunchError::Connect { .. } | LaunchError::Unhealthy { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_temporary_directory_that_is_too_long_for_a_socket_is_not_used() {
+    let home = tempfile::tempdir().unwrap();
+    let long = home.path().join("x".repeat(100));
+    std::fs::create_dir(&long).unwrap();
+
+    // Under a host that names no directory, as go-plugin's do.
+    let cookie = ("SAMPLE_PLUGIN", Path::new("a-sample-plugin-for-tests"));
+    let (mut plugin, line) = started(BINARY, &[], &[cookie, ("TMPDIR", &long)]).await;
+    let announced = line.split('|').nth(3).map(PathBuf::from).unwrap();
+    assert_eq!(announced.parent(), Some(Path::new("/tmp")), "{line}");
+    signal(plugin.id().unwrap(), Signal::TERM);
+    plugin.wait().await.unwrap();
+    assert!(!announced.exists());
+
+    let (_host, line) = started(support::HOST, &[BINARY], &[("TMPDIR", &long)]).await;
+    assert!(line.starts_with("pid="), "{line}");
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_dead_and_not_yet_buried_is_gone() {
+    let (child, config) = in_test_mode().await;
+    // As a host would take it over for good.
+    let plugin =
+        Attach::reattach(ReattachConfig { test: false, ..config }, contract(&[1])).connect().await.unwrap();
+    signal(child.id().unwrap(), Signal::KILL);
+    let exit = tokio::time::timeout(LIMIT, plugin.exited()).await.expect("it is seen");
+    assert_eq!(exit.status, ExitKind::Unknown);
+    // Its parent, which is this test, has not asked for its status: it is a zombie.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id().unwrap())).unwrap();
+    assert!(stat.contains(") Z "), "{stat}");
+    assert_eq!(plugin.shutdown().await.after, StopStep::Nothing);
+}
+
+#[tokio::test]
+async fn hosts_at_the_same_time_have_a_broker_each() {
+    let (_running, config) = in_test_mode().await;
+    let attach = Attach::reattach(config, contract(&[1]));
+    let [first, second] = [attach.connect().await.unwrap(), attach.connect().await.unwrap()];
+    let both_ways = async |plugin: &Plugin| {
+        let mut client = SampleClient::new(plugin.channel());
+        for _ in 0..10 {
+            let id = plugin.broker().next_id();
+            let _server =
+                plugin.broker().accept_and_serve(id, Routes::new(SampleServer::new(Greeter))).await.unwrap();
+            assert_eq!(client.call_back(id).await.unwrap().into_inner(), b"host got from plugin");
+            let lent = client.lend(()).await.unwrap().into_inner();
+            // Each is counted for by itself.
+            assert_eq!(lent, id);
+            let mut borrowed = SampleClient::new(plugin.broker().dial(lent).await.unwrap());
+            assert_eq!(borrowed.who(()).await.unwrap().into_inner(), "rust 1");
+        }
+    };
+    tokio::join!(both_ways(&first), both_ways(&second));
+    // One goes, the other stays.
+    assert_eq!(first.shutdown().await.status, ExitKind::LeftRunning);
+    let lent = SampleClient::new(second.channel()).lend(()).await.unwrap().into_inner();
+    assert!(second.broker().dial(lent).await.is_ok());
+}
+
+#[tokio::test]
+async fn brokered_servers_that_nobody_dialled_leave_nothing_when_they_are_dropped() {
+    let (plugin, mut client) = start(&sample()).await;
+    let main = socket(&plugin);
+    let others = || {
+        let entries = std::fs::read_dir(socket_dir(&plugin)).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| *path != main).count()
+    };
+    let mut servers = Vec::new();
+    for _ in 0..20 {
+        let id = plugin.broker().next_id();
+        let routes = Routes::new(SampleServer::new(Greeter));
+        servers.push(plugin.broker().accept_and_serve(id, routes).await.unwrap());
+    }
+    assert_eq!(others(), 20);
+    servers.clear();
+    until("their sockets are gone", async || others() == 0).await;
+    assert_eq!(client.who(()).await.unwrap().into_inner(), "rust 1");
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_does_not_answer_is_not_well_within_a_limit() {
+    let (plugin, _) = start(&sample().shutdown_grace(Duration::from_millis(200))).await;
+    signal(support::pid(&plugin), Signal::STOP);
+    let asked = tokio::time::timeout(LIMIT, plugin.health()).await.expect("the question has a limit");
+    assert!(asked.is_err());
+    assert_eq!(plugin.shutdown().await.after, StopStep::Kill);
 }

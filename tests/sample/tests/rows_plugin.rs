@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use e2e::Authority;
 use plugin_sdk::PluginAddress;
 use plugin_sdk::host::{Attach, ExitKind, LaunchError, Security};
 use plugin_sdk::{LineProblem, ReattachConfig, TlsConfig};
 use rustix::process::Signal;
-use support::{
-    Authority, HOST, LIMIT, SAMPLE, contract, is_running, sample, signal, socket, start, until, who,
-};
+use support::{HOST, LIMIT, SAMPLE, contract, is_running, sample, signal, socket, start, until, who};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdout, Command};
@@ -202,7 +201,7 @@ async fn strangers_cannot_connect_to_a_plugin_with_automtls() {
     let address = PluginAddress::Unix(socket(&plugin));
     let refused = Attach::to(address.clone(), contract(&[1])).connect().await;
     assert!(refused.is_err(), "without TLS");
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let (certificate, key) = authority.issue();
     let own = TlsConfig::from_pem(&authority.pem, &certificate, &key, "localhost").unwrap();
     let refused = Attach::to(address, contract(&[1])).security(Security::Tls(own)).connect().await;
@@ -214,13 +213,10 @@ async fn strangers_cannot_connect_to_a_plugin_with_automtls() {
 
 #[tokio::test]
 async fn certificates_of_the_applications_own_take_the_place_of_automtls() {
-    let authority = Authority::new();
-    let (certificate, key) = authority.issue();
-    let launch = sample()
-        .arg("--own-tls")
-        .env("OWN_TLS_CA", &authority.pem)
-        .env("OWN_TLS_CERT", &certificate)
-        .env("OWN_TLS_KEY", &key);
+    let authority = Authority::generate();
+    let variables = authority.variables("OWN_TLS");
+    let launch =
+        variables.into_iter().fold(sample().arg("--own-tls"), |launch, (name, pem)| launch.env(name, pem));
     let (certificate, key) = authority.issue();
     let tls = |name| TlsConfig::from_pem(&authority.pem, &certificate, &key, name).unwrap();
     let secured = launch.clone().security(Security::Tls(tls("localhost")));

@@ -4,11 +4,12 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use e2e::Authority;
 use plugin_sdk::host::{Attach, AttachError, Contract, Exit, ExitKind, Launch, Plugin, Security, StopStep};
 use plugin_sdk::{PluginAddress, ReattachConfig, TlsConfig};
 use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
-use support::{Authority, until, who};
+use support::{until, who};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -70,7 +71,7 @@ async fn hosts_come_and_go_at_a_service_and_find_it_again_after_a_restart() {
 #[tokio::test]
 async fn a_service_on_tcp_is_for_those_with_a_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -120,8 +121,8 @@ async fn a_socket_that_systemd_holds_is_used() {
 }
 
 /// Starts the plugin in test mode, and gives what it says.
-async fn in_test_mode() -> (Child, ReattachConfig) {
-    let mut running = service(&["--test-mode"], &[("PLUGIN_PROTOCOL_VERSIONS", "2")]);
+async fn in_test_mode(variables: &[(&str, &str)]) -> (Child, ReattachConfig) {
+    let mut running = service(&["--test-mode"], variables);
     let mut line = String::new();
     let stdout = running.stdout.take().expect("it has a pipe");
     BufReader::new(stdout).read_line(&mut line).await.expect("it says how to reattach");
@@ -131,7 +132,7 @@ async fn in_test_mode() -> (Child, ReattachConfig) {
 
 #[tokio::test]
 async fn test_mode_is_announced_and_survives_its_hosts() {
-    let (mut running, config) = in_test_mode().await;
+    let (mut running, config) = in_test_mode(&[("PLUGIN_PROTOCOL_VERSIONS", "2")]).await;
     assert_eq!((config.pid, config.test, config.app_version.unwrap().get()), (running.id(), true, 2));
     for _ in 0..3 {
         let plugin = Attach::reattach(config.clone(), contract(&[1, 2])).connect().await.unwrap();
@@ -146,6 +147,22 @@ async fn test_mode_is_announced_and_survives_its_hosts() {
     other.app_version = Some(9.into());
     let refused = Attach::reattach(other, contract(&[1, 2])).connect().await;
     assert!(matches!(refused, Err(AttachError::Version { .. })));
+}
+
+/// That the host with the certificate gets in is tested with one on go-plugin, which can go without checking the plugin's.
+#[tokio::test]
+async fn test_mode_with_the_certificate_of_a_host_is_closed_to_others() {
+    let (authority, stranger) = (Authority::generate(), Authority::generate());
+    let (_running, config) = in_test_mode(&[("PLUGIN_CLIENT_CERT", &authority.issue().0)]).await;
+    let plain = Attach::reattach(config.clone(), contract(&[1]));
+    assert!(plain.connect().await.is_err());
+    for authority in [authority, stranger] {
+        let (certificate, key) = authority.issue();
+        let other = TlsConfig::from_pem(&authority.pem, &certificate, &key, "localhost").unwrap();
+        assert!(plain.clone().security(Security::Tls(other)).connect().await.is_err());
+    }
+    let mut refused = service(&["--test-mode"], &[("PLUGIN_CLIENT_CERT", "garbage")]);
+    assert_eq!(refused.wait().await.unwrap().code(), Some(1));
 }
 
 #[tokio::test]

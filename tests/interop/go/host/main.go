@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -20,6 +21,7 @@ type options struct {
 	versions    []int
 	autoMTLS    bool
 	multiplex   bool
+	ownTLS      *tls.Config
 	skipHostEnv bool
 	group       string
 }
@@ -30,15 +32,24 @@ type findings map[string]any
 func main() {
 	var o options
 	var scenario, versions string
+	var ownTLS bool
 	flag.StringVar(&scenario, "scenario", "call", "one of "+strings.Join(names(), ", "))
 	flag.StringVar(&versions, "versions", "1", "application protocol versions of the host")
 	flag.BoolVar(&o.autoMTLS, "automtls", false, "secure the connections")
+	flag.BoolVar(&ownTLS, "own-tls", false, "secure the connections with the certificates in "+ownVariables+"_CA, _CERT, _KEY")
 	flag.BoolVar(&o.multiplex, "multiplex", false, "have brokered connections share a socket")
 	flag.BoolVar(&o.skipHostEnv, "skip-host-env", false, "give the plugin no environment")
 	flag.StringVar(&o.group, "group", "", "group for the sockets")
 	flag.Parse()
 
-	found, err := run(&o, scenario, versions)
+	var found findings
+	var err error
+	if ownTLS {
+		o.ownTLS, err = sample.OwnTLS(ownVariables)
+	}
+	if err == nil {
+		found, err = run(&o, scenario, versions)
+	}
 	if found == nil {
 		found = findings{}
 	}

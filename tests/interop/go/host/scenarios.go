@@ -33,6 +33,7 @@ var scenarios = map[string]func(*options) (findings, error){
 	"refused":   refused,
 	"test-mode": testMode,
 	"by-hand":   byHand,
+	"pinned":    pinned,
 	"starts":    starts,
 }
 

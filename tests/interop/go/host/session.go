@@ -58,7 +58,7 @@ func (s *session) reattached(o *options) *session {
 	// Only versioned plugins are of no use to a host that reattaches.
 	second.config.Plugins = plugin.PluginSet{sample.Name: &dispensed{}}
 	second.config.Reattach = s.client.ReattachConfig()
-	// What AutoMTLS has agreed on. go-plugin does not pass it on by itself.
+	// What AutoMTLS has agreed on, too. go-plugin does not pass it on by itself.
 	second.config.TLSConfig = s.config.TLSConfig
 	second.client = plugin.NewClient(second.config)
 	return second
@@ -77,6 +77,7 @@ func configured(o *options) *session {
 		VersionedPlugins: sets,
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		SyncStdout:       s.stdout,
+		TLSConfig:        o.ownTLS,
 		StartTimeout:     patience,
 		Logger:           logger,
 	}

@@ -3,10 +3,12 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 
 	"github.com/hashicorp/go-plugin"
@@ -26,6 +28,14 @@ type description struct {
 // testMode has one host after the other attach to a plugin that runs by itself.
 func testMode(o *options) (findings, error) {
 	command := exec.Command(o.path, o.arguments...)
+	secured := o.ownTLS
+	if o.autoMTLS {
+		config, told, err := halfOfAutoMTLS()
+		if err != nil {
+			return nil, err
+		}
+		secured, command.Env = config, append(os.Environ(), "PLUGIN_CLIENT_CERT="+told)
+	}
 	stdout, err := command.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -49,7 +59,7 @@ func testMode(o *options) (findings, error) {
 		return nil, fmt.Errorf("the plugin describes itself as %s", line)
 	}
 	for range 3 {
-		if err := visit(o, told); err != nil {
+		if err := visit(o, secured, told); err != nil {
 			return nil, err
 		}
 	}
@@ -57,7 +67,7 @@ func testMode(o *options) (findings, error) {
 }
 
 // visit is the life of one host.
-func visit(o *options, told description) error {
+func visit(o *options, secured *tls.Config, told description) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	address, err := net.ResolveUnixAddr(told.Addr.Network, told.Addr.String)
@@ -73,6 +83,7 @@ func visit(o *options, told description) error {
 		Pid:             told.Pid,
 		Test:            told.Test,
 	}
+	session.config.TLSConfig = secured
 	session.client = plugin.NewClient(session.config)
 	connected, err := session.connect()
 	if err != nil {

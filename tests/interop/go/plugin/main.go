@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"flag"
 	"os"
 
@@ -19,6 +20,7 @@ func main() {
 	ignore := flag.String("ignore", "", "a variable of the handshake that this plugin is too old to know")
 	grandchild := flag.String("grandchild", "", "start a process that keeps stdout and stderr: group or session")
 	test := flag.Bool("test-mode", false, "run without a host, and say on stdout how to reattach")
+	ownTLS := flag.Bool("own-tls", false, "use the certificates in OWN_TLS_CA, OWN_TLS_CERT, OWN_TLS_KEY")
 	flag.Parse()
 
 	// Made before Serve, so that it has the real stderr.
@@ -49,6 +51,9 @@ func main() {
 	}
 	if *netrpc {
 		config.GRPCServer = nil
+	}
+	if *ownTLS {
+		config.TLSProvider = func() (*tls.Config, error) { return sample.OwnTLS("OWN_TLS") }
 	}
 	if *test {
 		config.Test = testMode()
