@@ -15,7 +15,7 @@ use super::launch::REAP_LIMIT;
 use super::runner::Running;
 use super::{Exit, ExitKind, StopStep};
 use crate::PluginAddress;
-use crate::transport::{SocketDir, Translate, Translation};
+use crate::transport::{Translate, Translation};
 
 /// How long an explanation of a failed start is waited for.
 const DIAGNOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ enum Abandoned {
 
 impl Guest {
     /// One that this host's runner has started. Dropping the handle kills it. `kept` is dropped when it has ended.
-    pub(super) fn launched(running: Arc<dyn Running>, kept: SocketDir) -> Self {
+    pub(super) fn launched(running: Arc<dyn Running>, kept: impl Send + 'static) -> Self {
         Self::attend(running, Abandoned::Killed, kept)
     }
 

@@ -383,7 +383,7 @@ impl Launch {
         let begun = match &self.runner {
             None => Begun::child(self.command(&offer, self.pinned().await?.as_ref()), socket_dir).await,
             Some(runner) => {
-                let command = PluginCommand::new(self.name.clone(), &self.command(&offer, None), &socket_dir);
+                let command = PluginCommand::new(self.name.clone(), &self.command(&offer, None), &offer);
                 let begun = tokio::time::timeout_at(deadline, Begun::guest(&**runner, command, socket_dir));
                 begun.await.map_err(|_| LaunchError::TimedOut {
                     after: self.start_timeout,

@@ -13,7 +13,7 @@ use super::pipe::Pipe;
 use super::plugin::Owner;
 use super::runner::{PluginCommand, Runner};
 use crate::process::Process;
-use crate::transport::{Peer, SocketDir, Translation};
+use crate::transport::{Peer, Translation};
 
 /// A plugin that has just been started, with what it writes.
 #[derive(Debug)]
@@ -24,8 +24,9 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    pub(super) async fn child(command: Command, socket_dir: SocketDir) -> io::Result<Self> {
-        let started = Process::start(command, socket_dir).await?;
+    /// Starts a child. `kept` is dropped when it has ended.
+    pub(super) async fn child(command: Command, kept: impl Send + 'static) -> io::Result<Self> {
+        let started = Process::start(command, kept).await?;
         Ok(Self {
             stdout: Pipe::new(pipe::Receiver::from_owned_fd(started.stdout)?),
             stderr: Pipe::new(pipe::Receiver::from_owned_fd(started.stderr)?),
@@ -33,13 +34,14 @@ impl Begun {
         })
     }
 
+    /// Has a runner start it. `kept` is dropped when it has ended.
     pub(super) async fn guest(
         runner: &dyn Runner,
         command: PluginCommand,
-        socket_dir: SocketDir,
+        kept: impl Send + 'static,
     ) -> io::Result<Self> {
         let started = runner.start(command).await?;
-        let run = Run::Guest(Guest::launched(started.running, socket_dir));
+        let run = Run::Guest(Guest::launched(started.running, kept));
         Ok(Self { run, stdout: started.stdout, stderr: started.stderr })
     }
 }

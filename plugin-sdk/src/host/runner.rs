@@ -13,8 +13,7 @@ use tokio::io::AsyncRead;
 use super::ExitKind;
 use super::pipe::Pipe;
 use crate::PluginAddress;
-use crate::handshake::UNIX_SOCKET_DIR;
-use crate::transport::SocketDir;
+use crate::handshake::{CONTROL_VARIABLES, Offer, UNIX_SOCKET_DIR};
 
 /// Starts plugins by other means than as a child of this host: in a container, under a remote supervisor, in a test.
 /// go-plugin's `RunnerFunc`. See [`Launch::runner`](super::Launch::runner).
@@ -174,15 +173,18 @@ pub struct PluginCommand {
 
 impl PluginCommand {
     /// What would have been started as a child.
-    pub(super) fn new(name: String, child: &Command, socket_dir: &SocketDir) -> Self {
+    pub(super) fn new(name: String, child: &Command, offer: &Offer) -> Self {
         let env = child.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        // Whatever else a child is told by such variables is about a child.
+        let env = env.filter(|(name, _)| CONTROL_VARIABLES.iter().all(|control| name != *control));
+        let offered = offer.variables().into_iter().map(|(name, value)| (name.into(), value));
         Self {
             name,
             program: child.get_program().into(),
             args: child.get_args().map(OsString::from).collect(),
-            env: env.collect(),
+            env: env.chain(offered).collect(),
             current_dir: child.get_current_dir().map(Path::to_path_buf),
-            socket_dir: socket_dir.path().to_path_buf(),
+            socket_dir: offer.socket_dir.clone(),
         }
     }
 
