@@ -1,11 +1,15 @@
 //! Plugins that somebody else has started: services, plugins in test mode, and those that an earlier host has left.
 
+use std::fmt;
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::time::Instant;
 
+use super::guest::{Guest, translation_by};
 use super::launch::{SHUTDOWN_GRACE, Security};
 #[cfg(feature = "plugin")]
 use super::link::Link;
@@ -13,12 +17,12 @@ use super::link::{Reopen, Target, Unreachable};
 use super::log::Source;
 use super::output::Output;
 use super::plugin::Owner;
-use super::{Contract, HealthError, Plugin};
+use super::{Contract, HealthError, Plugin, Running};
 use crate::process::ForeignProcess;
 use crate::services::{BrokerError, Means};
 #[cfg(feature = "plugin")]
 use crate::transport::Dial;
-use crate::transport::{Peer, Place, SocketDir};
+use crate::transport::{Peer, Place, SocketDir, Translation};
 use crate::{AppVersion, AppVersions, PluginAddress, ReattachConfig};
 
 /// Time to connect and to answer a health check.
@@ -42,6 +46,9 @@ pub struct Attach {
     config: ReattachConfig,
     contract: Contract,
     name: String,
+    runner: Option<Finder>,
+    socket_dir: Option<PathBuf>,
+    peer_check: bool,
     security: Security,
     timeout: Duration,
 }
@@ -58,6 +65,9 @@ pub enum AttachError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// What runs it was not found.
+    #[error("the plugin's runner was not found")]
+    Runner(#[source] io::Error),
     /// Nothing answers there, or somebody else.
     #[error("no plugin was found at {address}")]
     NotFound {
@@ -120,7 +130,16 @@ impl Attach {
     #[must_use]
     pub fn reattach(config: ReattachConfig, contract: Contract) -> Self {
         let name = config.address.to_string();
-        Self { config, contract, name, security: Security::default(), timeout: CONNECT_TIMEOUT }
+        Self {
+            config,
+            contract,
+            name,
+            runner: None,
+            socket_dir: None,
+            peer_check: true,
+            security: Security::default(),
+            timeout: CONNECT_TIMEOUT,
+        }
     }
 
     /// What the plugin is called in logs. Default: its address.
@@ -134,6 +153,36 @@ impl Attach {
     #[must_use]
     pub fn app_version(mut self, version: impl Into<AppVersion>) -> Self {
         self.config.app_version = Some(version.into());
+        self
+    }
+
+    /// What runs the plugin, for one that is no process of this machine: it waits for the plugin's end and kills it, in place of
+    /// the described process id, and translates the addresses that come over the broker. The described address is this
+    /// host's own. `find` is asked at each connect, and must not block. go-plugin's `ReattachFunc`.
+    ///
+    /// A service, or a plugin in test mode, is still left to itself: only addresses are translated.
+    #[must_use]
+    pub fn runner<R: Running + 'static>(
+        mut self,
+        find: impl Fn() -> io::Result<R> + Send + Sync + 'static,
+    ) -> Self {
+        self.runner = Some(Finder(Arc::new(move || Ok(Arc::new(find()?)))));
+        self
+    }
+
+    /// A directory for the host's own brokered sockets that the plugin can reach: for one in another name space. Default: a
+    /// new one, which only this user can enter.
+    #[must_use]
+    pub fn socket_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.socket_dir = Some(dir.into());
+        self
+    }
+
+    /// Whether the process that listens on a Unix socket has to be of this user, and, if a process is described and there is
+    /// no [`runner`](Self::runner), that one. Default: yes. No for plugins behind proxies, or as other users in containers.
+    #[must_use]
+    pub fn peer_check(mut self, check: bool) -> Self {
+        self.peer_check = check;
         self
     }
 
@@ -153,8 +202,6 @@ impl Attach {
 
     /// Connects, and waits until the plugin's health is `SERVING`.
     ///
-    /// Over a Unix socket, the process that listens has to be of this user, or the described one.
-    ///
     /// # Errors
     /// Whatever keeps it from being ready.
     pub async fn connect(&self) -> Result<Plugin, AttachError> {
@@ -165,6 +212,9 @@ impl Attach {
         };
         let app_version = self.version()?;
         let ReattachConfig { address, pid, test, .. } = self.config.clone();
+        let running = self.runner.as_ref().map(|finder| (finder.0)()).transpose();
+        let running = running.map_err(AttachError::Runner)?;
+        let pid = pid.filter(|_| running.is_none());
         // Opened before the socket's owner is looked at: from here on the number cannot mean another process.
         let process = match pid {
             Some(pid) if !test => Some(
@@ -173,11 +223,12 @@ impl Attach {
             ),
             _ => None,
         };
-        let socket_dir = SocketDir::create(None).map_err(AttachError::SocketDir)?;
-        let place = Place::Unix { dir: socket_dir.path().to_path_buf(), group: None };
-        let means = Means { place, tls, mux: None };
-        let peer = pid.map_or(Peer::SameUser, Peer::Tree);
-        let target = Target { address: address.clone(), peer, exit: None };
+        let translation = running.clone().map_or_else(Translation::default, translation_by);
+        let guest = running.filter(|_| !test).map(Guest::attached);
+        let (place, own_dir) = self.place()?;
+        let means = Means { place, tls, mux: None, translation };
+        let peer = if self.peer_check { pid.map_or(Peer::SameUser, Peer::Tree) } else { Peer::Anyone };
+        let target = Target { address: address.clone(), peer, exit: guest.as_ref().map(Guest::exit) };
         let deadline = Instant::now() + self.timeout;
         let reached = tokio::time::timeout_at(deadline, target.reach(means, false, deadline)).await;
         let link = match reached {
@@ -185,15 +236,28 @@ impl Attach {
             Err(_) => return Err(AttachError::TimedOut { address, after: self.timeout }),
         };
         let since = Instant::now();
-        let (owner, reopen) = match process {
-            Some(process) => (Owner::Reattached { process, since, grace: SHUTDOWN_GRACE }, Reopen::No),
-            None => (Owner::Itself { pid, since }, Reopen::Yes),
+        let grace = SHUTDOWN_GRACE;
+        let (owner, reopen) = match (guest, process) {
+            (Some(guest), _) => (Owner::Guest { guest, grace }, Reopen::No),
+            (None, Some(process)) => (Owner::Reattached { process, since, grace }, Reopen::No),
+            (None, None) => (Owner::Itself { pid, since }, Reopen::Yes),
         };
         let mut output = Output::of_stranger(Source { name: self.name.clone(), pid });
-        output.keep(socket_dir);
+        if let Some(dir) = own_dir {
+            output.keep(dir);
+        }
         link.open_streams(&mut output, reopen);
         let reattach = Some(self.config.clone());
         Ok(Plugin { owner, address, app_version, link, output, reattach })
+    }
+
+    /// Where the host's own brokered sockets go, and the directory if it was made for them.
+    fn place(&self) -> Result<(Place, Option<SocketDir>), AttachError> {
+        if let Some(dir) = &self.socket_dir {
+            return Ok((Place::Unix { dir: dir.clone(), group: None }, None));
+        }
+        let own = SocketDir::create(None).map_err(AttachError::SocketDir)?;
+        Ok((Place::Unix { dir: own.path().to_path_buf(), group: None }, Some(own)))
     }
 
     fn version(&self) -> Result<AppVersion, AttachError> {
@@ -206,6 +270,16 @@ impl Attach {
                 _ => Err(AttachError::VersionUnknown { host: host.clone() }),
             },
         }
+    }
+}
+
+/// Finds what runs a plugin.
+#[derive(Clone)]
+struct Finder(Arc<dyn Fn() -> io::Result<Arc<dyn Running>> + Send + Sync>);
+
+impl fmt::Debug for Finder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Finder")
     }
 }
 
@@ -224,7 +298,7 @@ impl Plugin {
         }
         let (address, since) = (PluginAddress::Memory, Instant::now());
         let place = Place::Unix { dir: socket_dir.path().to_path_buf(), group: None };
-        let means = Means { place, tls: None, mux: None };
+        let means = Means { place, tls: None, mux: None, translation: Translation::default() };
         let reached =
             tokio::time::timeout(CONNECT_TIMEOUT, Link::over(dial, means, since + CONNECT_TIMEOUT)).await;
         let link = match reached {

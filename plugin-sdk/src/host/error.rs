@@ -43,7 +43,7 @@ pub enum LaunchError {
         #[source]
         source: ChecksumError,
     },
-    /// The operating system refused to start it.
+    /// The operating system, or its runner, refused to start it.
     #[error("cannot start {}", program.display())]
     Spawn {
         /// The path.
@@ -130,7 +130,10 @@ impl LaunchError {
         match self {
             Self::UnusableCookie | Self::NoVersion => true,
             Self::Checksum { source, .. } => {
-                matches!(source, ChecksumError::Mismatch { .. } | ChecksumError::Script)
+                matches!(
+                    source,
+                    ChecksumError::Mismatch { .. } | ChecksumError::Script | ChecksumError::Runner
+                )
             }
             // A file that is missing may be about to be replaced.
             Self::Program { problem, .. } => {
@@ -152,6 +155,8 @@ impl LaunchError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Waiting {
+    /// Its runner, to start it.
+    Runner,
     /// A line on stdout. Holds what had come of it, at most 200 characters.
     Line(String),
     /// A connection and the answer to a health check.
@@ -161,6 +166,7 @@ pub enum Waiting {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Runner => f.write_str("its runner did not start it"),
             Self::Line(begun) if begun.is_empty() => f.write_str("it printed no handshake line"),
             Self::Line(begun) => write!(f, "its handshake line has no end, it began with {}", Quoted(begun)),
             Self::Health => f.write_str("it did not answer a health check at the address it announced"),
@@ -183,15 +189,25 @@ pub enum HealthError {
     TimedOut(Duration),
 }
 
-/// The last lines of a plugin's stderr. Shown, it is nothing, or a part of a sentence that begins with a semicolon.
+/// The last lines of a plugin's stderr, and what its runner had to add to them. Shown, it is nothing, or a part of a
+/// sentence that begins with a semicolon.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StderrTail(pub(crate) Vec<String>);
+pub struct StderrTail {
+    pub(super) lines: Vec<String>,
+    pub(super) diagnosis: Option<Box<str>>,
+}
 
 impl StderrTail {
     /// The lines, the oldest first. Long ones are cut.
     #[must_use]
     pub fn lines(&self) -> &[String] {
-        &self.0
+        &self.lines
+    }
+
+    /// What a [`Runner`](super::Runner)'s [`diagnose`](super::Running::diagnose) has said of a start that failed.
+    #[must_use]
+    pub fn diagnosis(&self) -> Option<&str> {
+        self.diagnosis.as_deref()
     }
 }
 
@@ -204,7 +220,7 @@ const COMPLAINTS: [&str; 4] = ["error:", "panic:", "fatal error:", "thread '"];
 
 impl fmt::Display for StderrTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said: Vec<&String> = self.0.iter().filter(|line| !line.trim().is_empty()).collect();
+        let said: Vec<&String> = self.lines.iter().filter(|line| !line.trim().is_empty()).collect();
         let complaint = said.iter().rposition(|line| COMPLAINTS.iter().any(|begin| line.starts_with(begin)));
         let (introduction, shown) = match complaint {
             Some(first) => ("says", &said[first..said.len().min(first + LINES_OF_COMPLAINT)]),
@@ -217,6 +233,9 @@ impl fmt::Display for StderrTail {
                 f.write_str(", ")?;
             }
             Quoted(line).fmt(f)?;
+        }
+        if let Some(diagnosis) = &self.diagnosis {
+            write!(f, "; its runner says {}", Quoted(diagnosis))?;
         }
         Ok(())
     }
@@ -237,16 +256,22 @@ impl fmt::Display for Quoted<'_> {
 mod tests {
     use super::*;
 
+    fn tail(lines: &[&str]) -> StderrTail {
+        StderrTail { lines: lines.iter().copied().map(str::to_owned).collect(), diagnosis: None }
+    }
+
     #[test]
     fn a_tail_shows_its_last_lines_without_control_characters() {
-        let tail = StderrTail(["one", "two", " ", "th\u{1b}ree", "four"].map(str::to_owned).to_vec());
+        let mut tail = tail(&["one", "two", " ", "th\u{1b}ree", "four"]);
         assert_eq!(tail.to_string(), r#"; its stderr ends with "two", "th\u{1b}ree", "four""#);
+        tail.diagnosis = Some("no image\nat all".into());
+        assert!(tail.to_string().ends_with(r#""four"; its runner says "no image\nat all""#), "{tail}");
         assert_eq!(StderrTail::default().to_string(), "");
     }
 
     #[test]
     fn a_complaint_is_shown_from_its_beginning() {
-        let tail = [
+        let tail = tail(&[
             "starting",
             "panic: oh",
             "",
@@ -255,8 +280,7 @@ mod tests {
             "\t/x.go:5",
             "exit status 2",
             "x",
-        ];
-        let tail = StderrTail(tail.map(str::to_owned).to_vec());
+        ]);
         assert!(tail.to_string().starts_with(r#"; its stderr says "panic: oh", "goroutine 1"#), "{tail}");
         assert!(!tail.to_string().contains(r#""x""#));
     }

@@ -8,20 +8,22 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
 use super::error::Waiting;
 use super::link::{Link, Reopen, Target, Unreachable};
 use super::log::Source;
 use super::output::{Output, PIPE_GRACE};
-use super::plugin::Owner;
+use super::pipe::Pipe;
+use super::run::{Begun, Run};
+use super::runner::{PluginCommand, Runner};
 use super::stderr_copy::StderrCopy;
 use super::{Checksum, ChecksumError, Exit, LaunchError, Plugin};
 use crate::handshake::{CONTROL_VARIABLES, Expectation, MAX_LINE_BYTES, Offer};
-use crate::process::{Lines, Piece, PieceKind, Process, examine};
+use crate::process::{Lines, Piece, PieceKind, examine};
 use crate::services::Means;
 use crate::transport::{Identity, Peer, Place, SocketDir, Tls};
 use crate::{
@@ -145,6 +147,7 @@ pub struct Launch {
     pub(super) multiplexing: bool,
     pub(super) socket_group: Option<String>,
     checksum: Option<Checksum>,
+    runner: Option<Arc<dyn Runner>>,
     peer_check: bool,
     stderr_copy: Option<StderrCopy>,
     start_timeout: Duration,
@@ -171,6 +174,7 @@ impl Launch {
             multiplexing: false,
             socket_group: None,
             checksum: None,
+            runner: None,
             peer_check: true,
             stderr_copy: None,
             start_timeout: START_TIMEOUT,
@@ -266,8 +270,20 @@ impl Launch {
         self
     }
 
+    /// Has `runner` start the plugin, instead of starting it as a child of this host. Default: no runner.
+    ///
+    /// The program is then a path of the runner's: it is not looked at, and cannot be pinned by a checksum. What stdin the
+    /// plugin has is the runner's choice. [`kill_all`](super::kill_all) does not know of it.
+    #[must_use]
+    pub fn runner(mut self, runner: impl Runner + 'static) -> Self {
+        self.runner = Some(Arc::new(runner));
+        self
+    }
+
     /// Whether the process that listens on the announced Unix socket has to be of this user, and the plugin's own, a
-    /// descendant of it or of its process group. Default: yes. No for plugins in containers or behind proxies.
+    /// descendant of it or of its process group. Default: yes. No for plugins behind proxies, or as other users in containers.
+    ///
+    /// With a [`runner`](Self::runner), being of this user is enough.
     #[must_use]
     pub fn peer_check(mut self, check: bool) -> Self {
         self.peer_check = check;
@@ -318,8 +334,16 @@ impl Launch {
         if self.contract.app_versions.is_empty() {
             return Err(LaunchError::NoVersion);
         }
-        examine(&self.program)
-            .map_err(|problem| LaunchError::Program { program: self.program.clone(), problem })
+        let program = || self.program.clone();
+        match (&self.runner, &self.checksum) {
+            (None, _) => {
+                examine(&self.program).map_err(|problem| LaunchError::Program { program: program(), problem })
+            }
+            (Some(_), None) => Ok(()),
+            (Some(_), Some(_)) => {
+                Err(LaunchError::Checksum { program: program(), source: ChecksumError::Runner })
+            }
+        }
     }
 
     /// Starts an instance and waits until it can be called: [`spawn`](Self::spawn),
@@ -333,7 +357,8 @@ impl Launch {
         self.spawn().await?.handshake().await?.connect().await
     }
 
-    /// Starts the process, in a process group of its own and with a private directory for its sockets.
+    /// Starts the process, in a process group of its own and with a private directory for its sockets; or has the runner
+    /// start it.
     ///
     /// # Errors
     /// Those of [`check`](Self::check), and whatever the operating system refuses.
@@ -355,17 +380,25 @@ impl Launch {
             multiplexing: self.multiplexing,
         };
         let deadline = Instant::now() + self.start_timeout;
-        let pinned = self.pinned().await?;
-        let started = Process::start(self.command(&offer, pinned.as_ref()), socket_dir)
-            .await
-            .map_err(|source| LaunchError::Spawn { program: self.program.clone(), source })?;
-        let stdout = pipe::Receiver::from_owned_fd(started.stdout).map_err(LaunchError::Pipe)?;
-        let stderr = pipe::Receiver::from_owned_fd(started.stderr).map_err(LaunchError::Pipe)?;
-        let source = Source { name: self.name.clone(), pid: Some(started.process.pid()) };
+        let begun = match &self.runner {
+            None => Begun::child(self.command(&offer, self.pinned().await?.as_ref()), socket_dir).await,
+            Some(runner) => {
+                let command = PluginCommand::new(self.name.clone(), &self.command(&offer, None), &offer);
+                let begun = tokio::time::timeout_at(deadline, Begun::guest(&**runner, command, socket_dir));
+                begun.await.map_err(|_| LaunchError::TimedOut {
+                    after: self.start_timeout,
+                    waiting_for: Waiting::Runner,
+                    stderr_tail: super::StderrTail::default(),
+                })?
+            }
+        };
+        let Begun { run, stdout, stderr } =
+            begun.map_err(|source| LaunchError::Spawn { program: self.program.clone(), source })?;
+        let source = Source { name: self.name.clone(), pid: run.pid() };
         tracing::debug!(plugin = source.name, pid = source.pid, program = %self.program.display(), "plugin started");
-        let output = Output::of_child(source, stderr, self.stderr_copy.clone());
+        let output = Output::of_launched(source, stderr, self.stderr_copy.clone());
         let launch = self.clone();
-        let instance = Instance { launch, process: started.process, output, place, identity, deadline };
+        let instance = Instance { launch, run, output, place, identity, deadline };
         Ok(Spawned { instance, stdout: Lines::new(stdout, MAX_LINE_BYTES) })
     }
 
@@ -423,11 +456,11 @@ impl fmt::Debug for Launch {
     }
 }
 
-/// What all steps of a start hold: the process and its readers. Dropping it kills the process group.
+/// What all steps of a start hold: the process and its readers. Dropping it kills the plugin.
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) launch: Launch,
-    pub(super) process: Process,
+    pub(super) run: Run,
     pub(super) output: Output,
     /// Where the host's own brokered sockets go.
     pub(super) place: Place,
@@ -450,10 +483,11 @@ impl Instance {
 
     /// Ends a failed start: kills, waits until nothing is left, and makes the error with what was said last.
     pub(super) async fn fail(mut self, error: impl FnOnce(super::StderrTail) -> LaunchError) -> LaunchError {
-        self.process.kill();
-        let _ = tokio::time::timeout(REAP_LIMIT, self.process.exited()).await;
+        let diagnosis = self.run.diagnose().await.map(String::into_boxed_str);
+        self.run.kill();
+        let _ = tokio::time::timeout(REAP_LIMIT, self.run.exited()).await;
         self.output.finish().await;
-        error(self.output.tail())
+        error(super::StderrTail { diagnosis, ..self.output.tail() })
     }
 
     /// As [`fail`](Self::fail), but if the process ends by itself within a moment, its end is the cause.
@@ -461,7 +495,7 @@ impl Instance {
         self,
         error: impl FnOnce(super::StderrTail) -> LaunchError,
     ) -> LaunchError {
-        match tokio::time::timeout(EXIT_GRACE, self.process.exited()).await {
+        match tokio::time::timeout(EXIT_GRACE, self.run.exited()).await {
             Ok(exit) => self.fail(|stderr_tail| LaunchError::Exited { exit, stderr_tail }).await,
             Err(_) => self.fail(error).await,
         }
@@ -472,14 +506,14 @@ impl Instance {
 #[derive(Debug)]
 pub struct Spawned {
     instance: Instance,
-    stdout: Lines<pipe::Receiver>,
+    stdout: Lines<Pipe>,
 }
 
 impl Spawned {
-    /// Process id, which is also the id of its process group.
+    /// Process id, which is also the id of its process group. `None` with a runner.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.instance.process.pid()
+    pub fn pid(&self) -> Option<u32> {
+        self.instance.run.pid()
     }
 
     /// Waits for the handshake line. Nothing before it is skipped: the first line of stdout is it.
@@ -495,7 +529,7 @@ impl Spawned {
                     // First, so that a line that was printed before the end is seen.
                     biased;
                     line = stdout.next() => First::Line(line),
-                    exit = instance.process.exited() => match tokio::time::timeout(PIPE_GRACE, stdout.next()).await {
+                    exit = instance.run.exited() => match tokio::time::timeout(PIPE_GRACE, stdout.next()).await {
                         Ok(line @ Ok(Some(_))) => First::Line(line),
                         _ => First::Exited(exit),
                     },
@@ -531,7 +565,7 @@ impl Spawned {
             Err(problem) => {
                 let line = quotable(&piece.bytes);
                 // What it says on stderr while it exits may be the explanation.
-                let _ = tokio::time::timeout(EXIT_GRACE, instance.process.exited()).await;
+                let _ = tokio::time::timeout(EXIT_GRACE, instance.run.exited()).await;
                 Err(instance.fail(|stderr_tail| LaunchError::Handshake { line, problem, stderr_tail }).await)
             }
         }
@@ -552,7 +586,7 @@ fn quotable(bytes: &[u8]) -> String {
 #[derive(Debug)]
 pub struct Announced {
     pub(super) instance: Instance,
-    stdout: Lines<pipe::Receiver>,
+    stdout: Lines<Pipe>,
     line: HandshakeLine,
 }
 
@@ -579,12 +613,20 @@ impl Announced {
             },
             _ => None,
         };
-        let means = Means { place: instance.place.clone(), tls, mux: None };
-        let process = &instance.process;
+        let translation = instance.run.translation();
+        let address = match translation.to_own(line.address.clone()) {
+            Ok(address) => address,
+            Err(source) => {
+                let error = |stderr_tail| LaunchError::Connect { address: line.address, source, stderr_tail };
+                return Err(instance.fail(error).await);
+            }
+        };
+        let means = Means { place: instance.place.clone(), tls, mux: None, translation };
+        let run = &instance.run;
         let target = Target {
-            address: line.address.clone(),
-            peer: if instance.launch.peer_check { Peer::Tree(process.pid()) } else { Peer::Anyone },
-            exit: Some(process.exit()),
+            address: address.clone(),
+            peer: if instance.launch.peer_check { run.peer() } else { Peer::Anyone },
+            exit: Some(run.exit()),
         };
         // On the heap: connecting holds TLS and HTTP/2 in the making, which is much for a caller's stack.
         let reach = Box::pin(target.reach(means, instance.launch.multiplexing, instance.deadline));
@@ -593,7 +635,7 @@ impl Announced {
                 tokio::select! {
                     // First, so that a plugin that printed its line and crashed is told by its exit.
                     biased;
-                    exit = process.exited() => Reached::Exited(exit),
+                    exit = run.exited() => Reached::Exited(exit),
                     linked = reach => linked.map_or_else(Reached::Not, Reached::Linked),
                 }
             })
@@ -613,16 +655,16 @@ impl Announced {
                 return Err(instance.fail_unless_exited(error).await);
             }
         };
-        let Instance { launch, process, mut output, identity, .. } = instance;
+        let Instance { launch, run, mut output, identity, .. } = instance;
         link.open_streams(&mut output, Reopen::No);
-        let HandshakeLine { app_version, address, .. } = line;
+        let app_version = line.app_version;
         let reattach = (identity.is_none() && !launch.multiplexing).then(|| ReattachConfig {
             app_version: Some(app_version),
             address: address.clone(),
-            pid: Some(process.pid()),
+            pid: run.pid(),
             test: false,
         });
-        let owner = Owner::Child { process, grace: launch.shutdown_grace };
+        let owner = run.into_owner(launch.shutdown_grace);
         Ok(Plugin { owner, address, app_version, link, output, reattach })
     }
 }

@@ -10,20 +10,27 @@
 //! A [`Launch`] only describes; it can start any number of instances, one after the other or at once. Whatever step
 //! fails, the process is killed and reaped before the error is returned, and its socket directory is removed. The same
 //! happens, without waiting, when a value of the chain is dropped.
+//!
+//! A plugin is a child process, or whatever a [`Runner`] of the application's makes of it.
 
 mod attach;
 mod error;
+mod guest;
 mod launch;
 mod link;
 mod log;
 mod output;
+mod pipe;
 mod plugin;
+mod run;
+mod runner;
 mod stderr_copy;
 
 pub use attach::{Attach, AttachError};
 pub use error::{HealthError, LaunchError, StderrTail, Waiting};
 pub use launch::{Announced, Contract, Environment, Launch, Security, Spawned, Stdin};
 pub use plugin::Plugin;
+pub use runner::{PluginCommand, Runner, Running, Started};
 
 pub use crate::process::{
     Checksum, ChecksumError, ChecksumProblem, Exit, ExitKind, Machine, ProgramProblem, StopStep, kill_all,

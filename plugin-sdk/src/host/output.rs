@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, DuplexStream};
-use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 
 use super::StderrTail;
 use super::log::{LogReader, Source, emit_output};
+use super::pipe::Pipe;
 use super::stderr_copy::StderrCopy;
 use crate::process::{Lines, PieceKind};
 use crate::transport::SocketDir;
@@ -46,8 +46,8 @@ impl Output {
         Self { source, tail: Tail::default(), readers: JoinSet::new(), kept: None }
     }
 
-    /// Of a child.
-    pub(crate) fn of_child(source: Source, stderr: pipe::Receiver, copy: Option<StderrCopy>) -> Self {
+    /// Of a plugin that this host has started.
+    pub(super) fn of_launched(source: Source, stderr: Pipe, copy: Option<StderrCopy>) -> Self {
         let mut output = Self::of_stranger(source);
         let log = LogReader::new(output.source.clone());
         output.readers.spawn(read_stderr(stderr, log, output.tail.clone(), copy));
@@ -65,7 +65,7 @@ impl Output {
     }
 
     /// Reads what comes on stdout after the handshake, so that the plugin does not block on a full pipe.
-    pub(crate) fn read_stdout(&mut self, stdout: Lines<pipe::Receiver>) {
+    pub(super) fn read_stdout(&mut self, stdout: Lines<Pipe>) {
         self.readers.spawn(read_output(stdout, self.source.clone(), "stdout"));
     }
 
@@ -133,7 +133,8 @@ impl Tail {
     }
 
     fn snapshot(&self) -> StderrTail {
-        StderrTail(self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect())
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        StderrTail { lines, diagnosis: None }
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use super::guest::Guest;
 use super::launch::REAP_LIMIT;
 use super::link::{Link, check};
 use super::output::Output;
@@ -21,7 +22,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// A plugin that can be called.
 ///
 /// [`shutdown`](Self::shutdown) is the polite way to end it. Dropping one that this host has launched kills its
-/// process group; dropping one that it is attached to leaves it running.
+/// process group, or has its runner kill it; dropping one that it is attached to leaves it running.
 #[derive(Debug)]
 pub struct Plugin {
     pub(super) owner: Owner,
@@ -38,6 +39,8 @@ pub struct Plugin {
 pub(super) enum Owner {
     /// A child of this host.
     Child { process: Process, grace: Duration },
+    /// Run by the application's own means.
+    Guest { guest: Guest, grace: Duration },
     /// Started by an earlier host, which has handed it over.
     Reattached { process: ForeignProcess, since: Instant, grace: Duration },
     /// A service, or a plugin in test mode: it manages its own life.
@@ -68,13 +71,25 @@ impl Plugin {
         &self.link.broker
     }
 
-    /// Process id, which for a launched plugin is also the id of its process group. `None` for a service.
+    /// Process id, which for a launched plugin is also the id of its process group. `None` for a service, and for one that a
+    /// [`Runner`](super::Runner) has started.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         match &self.owner {
             Owner::Child { process, .. } => Some(process.pid()),
             Owner::Reattached { process, .. } => Some(process.pid()),
+            Owner::Guest { .. } => None,
             Owner::Itself { pid, .. } => *pid,
+        }
+    }
+
+    /// What the plugin is to whatever runs it: what its [`Running::id`](super::Running::id) says, else its process id.
+    /// `None` for a service. go-plugin's `Client.ID`.
+    #[must_use]
+    pub fn id(&self) -> Option<String> {
+        match &self.owner {
+            Owner::Guest { guest, .. } => Some(guest.id()),
+            _ => self.pid().map(|pid| pid.to_string()),
         }
     }
 
@@ -102,6 +117,7 @@ impl Plugin {
     pub async fn exited(&self) -> Exit {
         match &self.owner {
             Owner::Child { process, .. } => process.exited().await,
+            Owner::Guest { guest, .. } => guest.exited().await,
             Owner::Reattached { process, since, .. } => {
                 process.gone().await;
                 gone(*since, StopStep::Nothing)
@@ -130,13 +146,14 @@ impl Plugin {
     /// process group after the grace time again. Returns when it is gone, and its socket directory with it, at the latest 5 s
     /// after SIGKILL.
     ///
-    /// One that was reattached to is asked and then gets SIGKILL, itself alone, as from go-plugin's hosts. A service, or
-    /// a plugin in test mode, is left running: only the connection ends.
+    /// One that was reattached to is asked and then gets SIGKILL, itself alone, as from go-plugin's hosts; one with a runner
+    /// is asked and then killed by it. A service, or a plugin in test mode, is left running: only the connection ends.
     pub async fn shutdown(self) -> Exit {
         let Self { owner, link, mut output, .. } = self;
         link.broker.close();
         let exit = match owner {
             Owner::Child { process, grace } => end_child(&process, &link.channel, grace).await,
+            Owner::Guest { guest, grace } => end_guest(&guest, &link.channel, grace).await,
             Owner::Reattached { process, since, grace } => {
                 end_reattached(&process, &link.channel, since, grace).await
             }
@@ -172,6 +189,15 @@ async fn end_child(process: &Process, channel: &Channel, grace: Duration) -> Exi
     process.kill();
     let killed = tokio::time::timeout(REAP_LIMIT, process.exited()).await;
     killed.unwrap_or_else(|_| process.unreaped())
+}
+
+async fn end_guest(guest: &Guest, channel: &Channel, grace: Duration) -> Exit {
+    guest.note_shutdown_asked();
+    if let Some(exit) = ask(channel, grace, guest.exited()).await {
+        return exit;
+    }
+    guest.kill();
+    guest.exited().await
 }
 
 async fn end_reattached(

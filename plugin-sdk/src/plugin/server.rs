@@ -15,7 +15,7 @@ use crate::generated::plugin::grpc_stdio_server::GrpcStdioServer;
 use crate::services::{
     Broker, BrokerService, Controller, HealthReporter, HealthService, Means, Stdio, server,
 };
-use crate::transport::{Incoming, Mux, Place, Tls};
+use crate::transport::{Incoming, Mux, Place, Tls, Translation};
 
 /// How long running calls may take once the plugin is to end. go-plugin's hosts kill after 2 s: the exit has to come
 /// well before.
@@ -117,6 +117,7 @@ pub(super) struct Hosts {
 impl Hosts {
     /// A broker for one host, which ends when the plugin does.
     pub(super) fn broker(&self, mux: Option<Mux>) -> Broker {
-        Broker::new(Means { place: self.place.clone(), tls: self.tls.clone(), mux }, &self.last_words)
+        let (place, tls) = (self.place.clone(), self.tls.clone());
+        Broker::new(Means { place, tls, mux, translation: Translation::default() }, &self.last_words)
     }
 }

@@ -65,6 +65,9 @@ pub enum ChecksumError {
     /// A script: its interpreter would open the path again, and read what nobody has verified.
     #[error("it is a script, which cannot be pinned: its interpreter reads the file again")]
     Script,
+    /// A runner starts it, and what that runs this host cannot know.
+    #[error("a runner starts it, and this host cannot see what that runs: have the runner verify it")]
+    Runner,
     /// It cannot be read.
     #[error("it cannot be read")]
     Read(#[source] io::Error),

@@ -29,12 +29,12 @@ pub enum ExitKind {
         /// Whether a core was dumped.
         core_dumped: bool,
     },
-    /// It has ended, and how is known to its parent only, which is not this host.
+    /// It has ended, and how is known to its parent or runner only, if to anybody.
     Unknown,
     /// It runs on: this host has only left it.
     LeftRunning,
     /// It got SIGKILL and still was not gone when waiting for it was given up: the kernel is holding it, usually in
-    /// I/O on a dead file system.
+    /// I/O on a dead file system. Or its runner could not end it.
     Unreaped,
 }
 
@@ -48,7 +48,7 @@ pub enum StopStep {
     Shutdown,
     /// Sent SIGTERM.
     Terminate,
-    /// Sent SIGKILL to its process group.
+    /// Sent SIGKILL to its process group, or had its runner kill it.
     Kill,
 }
 

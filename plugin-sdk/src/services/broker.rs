@@ -39,7 +39,7 @@ use crate::generated::plugin::ConnInfo;
 use crate::generated::plugin::conn_info::Knock;
 use crate::handshake::AddressProblem;
 use crate::transport::{
-    ConnectionInfo, Dial, Entrance, Incoming, ListenError, Mux, Place, Stream, Tls, channel,
+    ConnectionInfo, Dial, Entrance, Incoming, ListenError, Mux, Place, Stream, Tls, Translation, channel,
 };
 
 /// How long each side waits for the other: for an announcement, for the answer to a knock, for the stream itself; and
@@ -80,6 +80,8 @@ pub(crate) struct Means {
     pub(crate) place: Place,
     pub(crate) tls: Option<Tls>,
     pub(crate) mux: Option<Mux>,
+    /// Of addresses that are told and heard.
+    pub(crate) translation: Translation,
 }
 
 /// Why there is no brokered connection.
@@ -117,6 +119,15 @@ pub enum BrokerError {
     /// The peer's address makes no sense.
     #[error("the peer offered an address that cannot be used")]
     Address(#[from] AddressProblem),
+    /// The plugin lives in another name space, and its runner cannot translate the address.
+    #[error("the address {address} cannot be translated between host and plugin")]
+    Translation {
+        /// As the side that listens there calls it.
+        address: PluginAddress,
+        /// The runner's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The connection failed.
     #[error("the connection failed")]
     Io(#[from] io::Error),
@@ -251,7 +262,7 @@ impl Broker {
             }));
         } else {
             let listener = self.0.means.place.bind().await?;
-            let address = listener.address();
+            let address = self.0.means.translation.to_peers(listener.address())?;
             entrance.accept_from(listener, stop.clone(), || None);
             let network = address.network().to_owned();
             let info = ConnInfo { service_id: id, network, address: address.to_string(), knock: None };
@@ -264,7 +275,7 @@ impl Broker {
     async fn announced(&self, id: u32) -> Result<PluginAddress, BrokerError> {
         let told = self.ledger().await_announcement(id, Instant::now());
         let (network, address) = self.patiently(id, told).await?;
-        Ok(PluginAddress::parse(&network, &address)?)
+        self.0.means.translation.to_own(PluginAddress::parse(&network, &address)?)
     }
 
     /// Asks for the next stream to be that of a server.

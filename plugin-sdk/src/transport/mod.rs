@@ -10,6 +10,7 @@ mod peer;
 mod socket_dir;
 mod stream;
 mod tls;
+mod translate;
 
 pub(crate) use connect::{Dial, channel, connect};
 pub(crate) use incoming::{Access, ConnectionInfo, Entrance, Incoming};
@@ -25,3 +26,6 @@ pub(crate) use socket_dir::SocketDir;
 pub(crate) use stream::Stream;
 pub(crate) use tls::{Identity, Tls, certificate_from_pem};
 pub use tls::{TlsConfig, TlsError};
+#[cfg(feature = "host")]
+pub(crate) use translate::Translate;
+pub(crate) use translate::Translation;

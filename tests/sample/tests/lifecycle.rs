@@ -111,7 +111,7 @@ async fn dropping_a_plugin_kills_it() {
 async fn a_start_that_is_given_up_leaves_nothing() {
     let launch = launch(&[1]);
     let spawned = launch.spawn().await.unwrap();
-    let pid = spawned.pid();
+    let pid = spawned.pid().unwrap();
     drop(spawned.handshake());
     until("the process is gone", async || !is_running(pid)).await;
 }

@@ -146,7 +146,7 @@ async fn a_plugin_that_says_nothing_is_given_up_and_killed() {
     let dir = tempfile::tempdir().unwrap();
     let launch = script(dir.path(), "exec sleep 60").start_timeout(Duration::from_millis(300));
     let spawned = launch.spawn().await.unwrap();
-    let pid = spawned.pid();
+    let pid = spawned.pid().unwrap();
     let error = spawned.handshake().await.unwrap_err();
     let LaunchError::TimedOut { waiting_for: Waiting::Line(begun), .. } = error else { panic!("{error:?}") };
     assert!(begun.is_empty() && !is_running(pid));
@@ -297,7 +297,7 @@ async fn what_was_never_started_has_nothing_to_end() {
     drop(sample());
     // Between its steps as well.
     let spawned = sample().spawn().await.unwrap();
-    let first = spawned.pid();
+    let first = spawned.pid().unwrap();
     drop(spawned);
     let announced = sample().spawn().await.unwrap().handshake().await.unwrap();
     let plugin_sdk::PluginAddress::Unix(path) = announced.line().address.clone() else { panic!("no path") };

@@ -19,7 +19,7 @@ async fn all_plugins_of_a_host_are_killed_at_once_however_often_it_asks() {
 
     let left = tokio::task::spawn_blocking(|| (kill_all(LIMIT), kill_all(LIMIT))).await.unwrap();
     assert_eq!(left, (0, 0));
-    assert!(!is_running(starting.pid()));
+    assert!(!is_running(starting.pid().unwrap()));
     assert!(dirs.iter().all(|dir| !dir.exists()));
     for plugin in plugins {
         assert!(!is_running(pid(&plugin)));

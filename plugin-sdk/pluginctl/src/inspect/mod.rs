@@ -34,7 +34,7 @@ pub(crate) async fn inspect(
 async fn live(launch: &Launch, timeout: Duration, stop: &Stop, report: &mut Report) -> Result<(), Failure> {
     let begun = Instant::now();
     let spawned = stop.or(launch.spawn()).await??;
-    report.pid = Some(spawned.pid());
+    report.pid = spawned.pid();
     let announced = stop.or(spawned.handshake()).await??;
     report.handshake = Some(Handshake::new(announced.line(), begun.elapsed()));
     let connected = Box::pin(stop.or(announced.connect())).await?;
