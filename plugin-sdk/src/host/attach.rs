@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::launch::{SHUTDOWN_GRACE, Security};
 #[cfg(feature = "plugin")]
@@ -187,7 +188,10 @@ impl Attach {
         let since = Instant::now();
         let (owner, reopen) = match process {
             Some(process) => (Owner::Reattached { process, since, grace: SHUTDOWN_GRACE }, Reopen::No),
-            None => (Owner::Itself { pid, since }, Reopen::Yes),
+            None => {
+                let ended = CancellationToken::new();
+                (Owner::Itself { pid, since, ended }, Reopen::Yes)
+            }
         };
         let mut output = Output::of_stranger(Source { name: self.name.clone(), pid });
         output.keep(socket_dir);
@@ -210,10 +214,11 @@ impl Attach {
 }
 
 impl Plugin {
-    /// A plugin that runs in this process and is reached by `dial`.
+    /// A plugin that runs in this process and is reached by `dial`, until it has `ended`.
     #[cfg(feature = "plugin")]
     pub(crate) async fn in_this_process(
         dial: impl Dial,
+        ended: CancellationToken,
         app_version: AppVersion,
         contract: &Contract,
         socket_dir: SocketDir,
@@ -235,7 +240,8 @@ impl Plugin {
         let mut output = Output::of_stranger(Source { name: "in memory".to_owned(), pid });
         output.keep(socket_dir);
         link.open_streams(&mut output, Reopen::No);
-        Ok(Self { owner: Owner::Itself { pid, since }, address, app_version, link, output, reattach: None })
+        let owner = Owner::Itself { pid, since, ended };
+        Ok(Self { owner, address, app_version, link, output, reattach: None })
     }
 }
 
