@@ -16,7 +16,7 @@
 //!
 //! - Running plugins, feature `host`: begin with `host::Launch`.
 //! - Being a plugin, feature `plugin`: begin with `plugin::PluginBuilder`.
-//! - Testing either without a process, both features: `InMemory`.
+//! - Testing either without a process, both features: `InMemory`; and all that the crate `plugin-testkit` offers.
 //! - The protocol itself, for those who write a host or a plugin in another language: `manual`.
 // Each half alone leaves some of what they share unused.
 #![cfg_attr(not(all(feature = "host", feature = "plugin")), allow(dead_code, unused_imports))]
