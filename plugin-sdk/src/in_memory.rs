@@ -27,12 +27,14 @@ use crate::transport::SocketDir;
 
 /// A plugin that runs in this process, and the host's view of it.
 ///
-/// Not as in a process of its own: stdout is not captured, nothing is read from the environment, and a crash is a
-/// crash of the test. Brokered connections use real sockets. Dropping this ends the plugin without a drain.
+/// Not as in a process of its own: stdout is not captured, nothing is read from the environment, and an abort is one
+/// of the test; [`crash`](Self::crash) is for the rest of what a host sees of it. Brokered connections use real
+/// sockets. Dropping this ends the plugin without a drain.
 #[derive(Debug)]
 pub struct InMemory {
     plugin: Plugin,
     stop: CancellationToken,
+    crash: CancellationToken,
     serving: JoinHandle<Result<(), ServeError>>,
 }
 
@@ -54,20 +56,34 @@ impl InMemory {
     /// # Errors
     /// A plugin that cannot serve, is not well, or has no version in common with the host.
     pub async fn start(builder: PluginBuilder, contract: &Contract) -> Result<Self, InMemoryError> {
-        let stop = CancellationToken::new();
+        let (stop, crash) = (CancellationToken::new(), CancellationToken::new());
         let socket_dir = SocketDir::create(None).map_err(AttachError::SocketDir)?;
         let dir = socket_dir.path().to_path_buf();
-        let (memory, serving) = MemoryPlugin::new(builder, contract.app_versions(), dir, stop.clone())?;
+        let (memory, serving) =
+            MemoryPlugin::new(builder, contract.app_versions(), dir, stop.clone(), crash.clone())?;
         let serving = tokio::spawn(serving);
-        let plugin =
-            Plugin::in_this_process(memory.clone(), memory.app_version, contract, socket_dir).await?;
-        Ok(Self { plugin, stop, serving })
+        let (ended, app_version) = (memory.ended().clone(), memory.app_version);
+        let plugin = Plugin::in_this_process(memory, ended, app_version, contract, socket_dir).await?;
+        Ok(Self { plugin, stop, crash, serving })
     }
 
     /// The host's view.
     #[must_use]
     pub fn plugin(&self) -> &Plugin {
         &self.plugin
+    }
+
+    /// Ends the plugin as SIGKILL ends a process, in the middle of everything: calls that are running fail, so do all
+    /// later ones, and [`Plugin::exited`] returns.
+    pub fn crash(&self) {
+        self.crash.cancel();
+    }
+
+    /// [`crash`](Self::crash), for whoever has no hold of this: a service of the plugin, perhaps. To cancel the token is to
+    /// crash.
+    #[must_use]
+    pub fn crash_token(&self) -> CancellationToken {
+        self.crash.clone()
     }
 
     /// Ends the plugin, after the calls that are running.
@@ -85,10 +101,14 @@ impl InMemory {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
     use tonic::service::Routes;
 
     use super::*;
     use crate::MagicCookie;
+    use crate::host::ExitKind;
 
     #[tokio::test]
     async fn versions_are_negotiated_and_checked() {
@@ -116,6 +136,19 @@ mod tests {
         });
         let running = InMemory::start(plugin, &Contract::new(cookie, [1])).await.unwrap();
         told.recv().unwrap().set_not_serving();
+        assert!(running.plugin().health().await.is_err());
+        running.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_crash_is_seen_by_the_host_as_the_end_of_a_process_is() {
+        let cookie = MagicCookie::new("COOKIE", "value");
+        let plugin = PluginBuilder::new(cookie.clone()).version(1, |_| Routes::default());
+        let running = InMemory::start(plugin, &Contract::new(cookie, [1])).await.unwrap();
+        assert!(timeout(Duration::from_millis(20), running.plugin().exited()).await.is_err());
+        running.crash();
+        let exit = timeout(Duration::from_secs(30), running.plugin().exited()).await.unwrap();
+        assert_eq!(exit.status, ExitKind::Unknown);
         assert!(running.plugin().health().await.is_err());
         running.stop().await.unwrap();
     }

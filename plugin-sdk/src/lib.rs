@@ -16,7 +16,7 @@
 //!
 //! - Running plugins, feature `host`: begin with `host::Launch`.
 //! - Being a plugin, feature `plugin`: begin with `plugin::PluginBuilder`.
-//! - Testing either without a process, both features: `InMemory`.
+//! - Testing either without a process, both features: `InMemory`; and all that the crate `plugin-testkit` offers.
 //! - The protocol itself, for those who write a host or a plugin in another language: `manual`.
 //!
 //! Tested on Linux. On macOS and other Unixes it should work, with less certainty about processes and without pinned

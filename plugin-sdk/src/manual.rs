@@ -9,6 +9,7 @@
 //! | [`protocol`] | what is on the wire: variables, the handshake line, TLS, services, broker, multiplexing, reattach, logs |
 //! | [`lifecycle`] | who does what when: start, health, signals, stop, a host that dies, and every time limit |
 //! | [`security`] | what is promised, what is not, and what a hostile plugin can do |
+//! | [`testing`] | how to test a plugin and how to test a host, with what |
 //! | [`other_languages`] | how to write a plugin or a host without this crate, with a checklist |
 
 #[doc = include_str!("manual/lifecycle.md")]
@@ -22,3 +23,6 @@ pub mod protocol {}
 
 #[doc = include_str!("manual/security.md")]
 pub mod security {}
+
+#[doc = include_str!("manual/testing.md")]
+pub mod testing {}

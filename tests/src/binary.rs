@@ -1,23 +1,9 @@
 //! The programs under test.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::process::wait_for_exit;
-
-/// Path of a binary of this workspace, in the profile that the test itself was built with.
-pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let profile = test.parent().and_then(Path::parent).expect("tests are in target/<profile>/deps");
-    let path = profile.join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(
-        path.is_file(),
-        "{} is missing: `cargo xtask test` builds it, then runs the tests",
-        path.display()
-    );
-    path
-}
 
 /// Runs a program until it ends by itself, and gives what it said.
 pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Output {

@@ -10,11 +10,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::binary::{binary, clean, start};
+use crate::binary::{clean, start};
 use crate::http::{self, Response};
 use crate::log::Log;
-use crate::process;
 use crate::wait::{wait_for, wait_until};
+use crate::{binary, process};
 
 /// A fib-server on a port of its own, with a directory of its own for temporary files. Dropping it kills it and
 /// every process that it started, and shows its log if the test has failed.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::guest::{Guest, translation_by};
 use super::launch::{SHUTDOWN_GRACE, Security};
@@ -240,7 +241,10 @@ impl Attach {
         let (owner, reopen) = match (guest, process) {
             (Some(guest), _) => (Owner::Guest { guest, grace }, Reopen::No),
             (None, Some(process)) => (Owner::Reattached { process, since, grace }, Reopen::No),
-            (None, None) => (Owner::Itself { pid, since }, Reopen::Yes),
+            (None, None) => {
+                let ended = CancellationToken::new();
+                (Owner::Itself { pid, since, ended }, Reopen::Yes)
+            }
         };
         let mut output = Output::of_stranger(Source { name: self.name.clone(), pid });
         if let Some(dir) = own_dir {
@@ -284,10 +288,11 @@ impl fmt::Debug for Finder {
 }
 
 impl Plugin {
-    /// A plugin that runs in this process and is reached by `dial`.
+    /// A plugin that runs in this process and is reached by `dial`, until it has `ended`.
     #[cfg(feature = "plugin")]
     pub(crate) async fn in_this_process(
         dial: impl Dial,
+        ended: CancellationToken,
         app_version: AppVersion,
         contract: &Contract,
         socket_dir: SocketDir,
@@ -309,7 +314,8 @@ impl Plugin {
         let mut output = Output::of_stranger(Source { name: "in memory".to_owned(), pid });
         output.keep(socket_dir);
         link.open_streams(&mut output, Reopen::No);
-        Ok(Self { owner: Owner::Itself { pid, since }, address, app_version, link, output, reattach: None })
+        let owner = Owner::Itself { pid, since, ended };
+        Ok(Self { owner, address, app_version, link, output, reattach: None })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -43,8 +44,8 @@ pub(super) enum Owner {
     Guest { guest: Guest, grace: Duration },
     /// Started by an earlier host, which has handed it over.
     Reattached { process: ForeignProcess, since: Instant, grace: Duration },
-    /// A service, or a plugin in test mode: it manages its own life.
-    Itself { pid: Option<u32>, since: Instant },
+    /// A service, or a plugin in test mode: it manages its own life, of whose end only one in this process tells.
+    Itself { pid: Option<u32>, since: Instant, ended: CancellationToken },
 }
 
 impl Plugin {
@@ -122,7 +123,10 @@ impl Plugin {
                 process.gone().await;
                 gone(*since, StopStep::Nothing)
             }
-            Owner::Itself { .. } => std::future::pending().await,
+            Owner::Itself { ended, since, .. } => {
+                ended.cancelled().await;
+                gone(*since, StopStep::Nothing)
+            }
         }
     }
 

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use e2e::Authority;
 use e2e::process::is_running;
-use e2e::wait::LIMIT;
 use interop::{Go, Greeter, Release, Started, seen};
 use plugin_sdk::host::{
     Attach, Checksum, ChecksumError, Contract, ExitKind, Launch, LaunchError, Plugin, Security, StopStep,
 };
 use plugin_sdk::{LineProblem, PluginAddress, ReattachConfig, TlsConfig, one_line};
+use plugin_testkit::until;
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::SampleServer;
 use sha2::Digest;
@@ -215,7 +215,7 @@ async fn kill(way: &Way) {
     let pid = pid(&plugin);
     let dir = socket_dir(&plugin);
     drop(plugin);
-    until("the plugin and its sockets are gone", || !is_running(pid) && !dir.exists()).await;
+    until("the plugin and its sockets are gone", async || !is_running(pid) && !dir.exists()).await;
 }
 
 async fn shutdown(way: &Way) {
@@ -394,13 +394,4 @@ fn socket_dir(plugin: &Plugin) -> PathBuf {
         PluginAddress::Unix(path) => path.parent().unwrap_or(Path::new("/")).to_path_buf(),
         other => panic!("{other} is not a Unix socket"),
     }
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let reached = tokio::time::timeout(LIMIT, async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(reached.await.is_ok(), "not within {LIMIT:?}: {what}");
 }

@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use plugin_sdk::plugin::{Context, Network, PluginBuilder};
 use plugin_sdk::{Broker, BrokerError, BrokeredServer, MAX_MESSAGE_BYTES, MagicCookie, TlsConfig};
+use prost::Message;
+use prost_types::Any;
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::{Sample, SampleServer};
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::{AsciiMetadataValue, BinaryMetadataValue, MetadataMap};
 use tonic::service::Routes;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 fn main() -> ExitCode {
     let args = plugin_sdk::plugin::args();
@@ -85,7 +88,14 @@ impl Sample for Service {
     type ChatStream = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
 
     async fn chat(&self, request: Request<Streaming<String>>) -> Result<Response<Self::ChatStream>, Status> {
-        Ok(Response::new(Box::pin(request.into_inner().map(|text| text))))
+        let headers = mirrored(request.metadata());
+        let answers = request.into_inner().map(|text| match text?.as_str() {
+            "fail" => Err(rich_status()),
+            text => Ok(text.to_owned()),
+        });
+        let mut response: Response<Self::ChatStream> = Response::new(Box::pin(answers));
+        *response.metadata_mut() = headers;
+        Ok(response)
     }
 
     async fn who(&self, _request: Request<()>) -> Result<Response<String>, Status> {
@@ -148,6 +158,39 @@ impl Sample for Service {
 
 fn unavailable(error: BrokerError) -> Status {
     Status::unavailable(plugin_sdk::one_line(&error).to_string())
+}
+
+/// What of a call's metadata is meant to come back: names that begin with `mirror-`.
+fn mirrored(metadata: &MetadataMap) -> MetadataMap {
+    let mut headers = metadata.clone().into_headers();
+    let others = headers.keys().filter(|name| !name.as_str().starts_with("mirror-")).cloned();
+    for name in others.collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+    MetadataMap::from_headers(headers)
+}
+
+/// A status with all that one can have: code, message, details and metadata.
+fn rich_status() -> Status {
+    let info = Any { type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(), value: Vec::new() };
+    let details =
+        RpcStatus { code: Code::FailedPrecondition.into(), message: String::new(), details: vec![info] };
+    let mut metadata = MetadataMap::new();
+    metadata.insert("reason", AsciiMetadataValue::from_static("on purpose"));
+    metadata.insert_bin("reason-bin", BinaryMetadataValue::from_bytes(&[0, 255]));
+    let details = details.encode_to_vec().into();
+    Status::with_details_and_metadata(Code::FailedPrecondition, "as asked", details, metadata)
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
 }
 
 /// Counts a call that was dropped before its end, which is how tonic tells of a cancelled one.

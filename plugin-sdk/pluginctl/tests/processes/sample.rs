@@ -19,7 +19,7 @@ fn inspect(more: &str) -> Vec<OsString> {
     start.into_iter().chain(words(more).into_iter().map(OsString::from)).collect()
 }
 
-fn call(method: &str, data: &str, more: &str) -> Vec<OsString> {
+pub(crate) fn call(method: &str, data: &str, more: &str) -> Vec<OsString> {
     let plugin = e2e::binary("sample-plugin");
     let method = format!("sample.v1.Sample/{method}");
     let start: [OsString; 9] = [

@@ -1,18 +1,21 @@
 //! What tests of whole processes share.
-#![allow(dead_code, reason = "every file of tests uses some of it")]
+#![allow(dead_code, unused_imports, reason = "every file of tests uses some of it")]
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use plugin_sdk::PluginAddress;
 use plugin_sdk::host::{Contract, Launch, Plugin};
-use rustix::process::{Pid, Signal};
+pub(crate) use plugin_testkit::{process::is_running, until, wait::LIMIT};
+use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
 use tonic::transport::Channel;
 
-pub(crate) mod logged;
+/// What the host has logged.
+pub(crate) mod logged {
+    pub(crate) use plugin_testkit::{Line, Logged};
+}
 
 /// The sample plugin.
 pub(crate) const SAMPLE: &str = env!("CARGO_BIN_EXE_sample-plugin");
@@ -22,9 +25,6 @@ pub(crate) const BARE: &str = env!("CARGO_BIN_EXE_bare-plugin");
 
 /// A host in a process of its own, see `src/bin/sample-host.rs`.
 pub(crate) const HOST: &str = env!("CARGO_BIN_EXE_sample-host");
-
-/// How long anything may take: far more than it does, since test machines are slow now and then.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn contract(versions: &[u32]) -> Contract {
     Contract::new(sample_plugin::cookie(), versions.iter().copied())
@@ -80,24 +80,7 @@ pub(crate) fn socket_dir(plugin: &Plugin) -> PathBuf {
     socket(plugin).parent().expect("a socket is in a directory").to_path_buf()
 }
 
-/// Whether there is such a process and it has not ended.
-pub(crate) fn is_running(pid: u32) -> bool {
-    // A zombie has no command line.
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
-}
-
 /// Sends a signal to one process.
 pub(crate) fn signal(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(pid.cast_signed()).expect("process ids are positive");
-    rustix::process::kill_process(pid, signal).expect("it can be signalled");
-}
-
-/// Waits for a condition.
-pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let reached = tokio::time::timeout(LIMIT, async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(reached.await.is_ok(), "not within {LIMIT:?}: {what}");
+    assert!(plugin_testkit::process::signal(pid, signal), "{pid} cannot be signalled");
 }

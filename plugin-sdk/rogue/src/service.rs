@@ -1,19 +1,15 @@
 //! gRPC by hand: each call is one HTTP/2 request with a five-byte prefix before its message, and each answer ends
 //! in a `grpc-status` trailer.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::process::{ExitCode, exit};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use cache_proto::get_response::Outcome;
-use cache_proto::{GetRequest, GetResponse, Hit, Miss, MissReason, SetRequest, SetResponse};
-use cache_proto::{StatsRequest, StatsResponse};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
@@ -21,19 +17,20 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use prost::Message;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fault::Late;
 use crate::handshake::{self, Line, announce, say};
+use crate::{Code, Methods};
 
 /// Serves, with this fault, until told to stop.
-pub(crate) fn run(fault: Late) -> io::Result<ExitCode> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(fault))
+pub(crate) fn run(fault: Late, line: &Line, methods: impl Methods) -> io::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(fault, line, methods))
 }
 
-async fn serve(fault: Late) -> io::Result<ExitCode> {
+async fn serve(fault: Late, line: &Line, methods: impl Methods) -> io::Result<ExitCode> {
     let listener = handshake::bind()?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
@@ -41,9 +38,9 @@ async fn serve(fault: Late) -> io::Result<ExitCode> {
     if fault == Late::LogsFirst {
         say("INFO starting up\nINFO reading the index\n")?;
     }
-    announce(&Line::default())?;
+    announce(line)?;
     crate::begin(fault)?;
-    let plugin = Arc::new(Plugin { fault, calls: AtomicUsize::new(0), entries: Mutex::default() });
+    let plugin = Arc::new(Plugin { fault, calls: AtomicUsize::new(0), methods });
     loop {
         let (stream, _) = listener.accept().await?;
         let plugin = Arc::clone(&plugin);
@@ -70,15 +67,15 @@ fn stop() -> ! {
     exit(0)
 }
 
-struct Plugin {
+struct Plugin<M> {
     fault: Late,
     calls: AtomicUsize,
-    entries: Mutex<HashMap<String, Bytes>>,
+    methods: M,
 }
 
 type Reply = Response<StreamBody<tokio_stream::Iter<vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>>;
 
-impl Plugin {
+impl<M: Methods> Plugin<M> {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Reply, hyper::Error> {
         let path = request.uri().path().to_owned();
         let body = request.into_body().collect().await?.to_bytes();
@@ -91,82 +88,42 @@ impl Plugin {
             "/grpc.health.v1.Health/Check" => self.health(),
             "/plugin.GRPCController/Shutdown" if self.fault == Late::IgnoreTerm => pending().await,
             "/plugin.GRPCController/Shutdown" => stop(),
-            "/cache.v1.Cache/Get" => self.get(read(message)?).await,
-            "/cache.v1.Cache/Set" => self.set(read(message)?),
-            "/cache.v1.Cache/Stats" => self.stats(read(message)?),
-            _ => Err(Code::Unimplemented),
+            // What the host's side of the SDK asks for by itself. This plugin is no better than it has to be.
+            _ if path.starts_with("/plugin.GRPC") || path.starts_with("/grpc.") => Err(Code::UNIMPLEMENTED),
+            _ => self.application(path, message).await,
         }
     }
 
     /// A `HealthCheckResponse` is one enumeration in field 1: 1 is SERVING, 2 is NOT_SERVING.
     fn health(&self) -> Result<Vec<u8>, Code> {
         match self.fault {
-            Late::NoHealth => Err(Code::Unimplemented),
+            Late::NoHealth => Err(Code::UNIMPLEMENTED),
             Late::NotServing => Ok(vec![0x08, 2]),
             _ => Ok(vec![0x08, 1]),
         }
     }
 
-    async fn get(&self, request: GetRequest) -> Result<Vec<u8>, Code> {
-        self.count_call();
+    async fn application(&self, path: &str, message: &[u8]) -> Result<Vec<u8>, Code> {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         match self.fault {
-            Late::ErrorOnGet => return Err(Code::Internal),
+            Late::DieAfter(limit) if calls > limit => exit(9),
             Late::Slow(duration) => tokio::time::sleep(duration).await,
+            Late::Hang => pending().await,
+            Late::Status(code) => return Err(code),
+            // A field that is longer than all that there is.
+            Late::Garbage => return Ok(vec![0x0a, 0x7f]),
             _ => {}
         }
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = match self.fault {
-            Late::CorruptValues => Some(Bytes::from_static(b"forty-two")),
-            _ => entries.get(&request.key).cloned(),
-        };
-        let outcome = match found {
-            Some(value) => Outcome::Hit(Hit { value, ttl_remaining: None }),
-            None => Outcome::Miss(Miss { reason: MissReason::NotFound.into() }),
-        };
-        Ok(GetResponse { outcome: Some(outcome) }.encode_to_vec())
+        self.methods.call(path, message).await
     }
-
-    fn set(&self, request: SetRequest) -> Result<Vec<u8>, Code> {
-        self.count_call();
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(request.key, request.value);
-        Ok(SetResponse {}.encode_to_vec())
-    }
-
-    fn stats(&self, _request: StatsRequest) -> Result<Vec<u8>, Code> {
-        if self.fault == Late::Unimplemented {
-            return Err(Code::Unimplemented);
-        }
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner).len();
-        Ok(StatsResponse { entries: entries as u64, ..StatsResponse::default() }.encode_to_vec())
-    }
-
-    fn count_call(&self) {
-        let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        if matches!(self.fault, Late::DieAfter(limit) if calls > limit) {
-            exit(9);
-        }
-    }
-}
-
-/// gRPC's numbers for the statuses used here.
-#[derive(Clone, Copy)]
-enum Code {
-    Ok = 0,
-    InvalidArgument = 3,
-    Unimplemented = 12,
-    Internal = 13,
-}
-
-fn read<M: Message + Default>(message: &[u8]) -> Result<M, Code> {
-    M::decode(message).map_err(|_| Code::InvalidArgument)
 }
 
 fn reply(answer: Result<Vec<u8>, Code>) -> Reply {
     let (message, code) = match answer {
-        Ok(message) => (Some(Frame::data(prefixed(&message))), Code::Ok),
+        Ok(message) => (Some(Frame::data(prefixed(&message))), Code(0)),
         Err(code) => (None, code),
     };
-    let status = (HeaderName::from_static("grpc-status"), HeaderValue::from(code as u16));
+    let status = (HeaderName::from_static("grpc-status"), HeaderValue::from(code.0));
     let trailers = Frame::trailers(HeaderMap::from_iter([status]));
     let frames: Vec<_> = message.into_iter().chain([trailers]).map(Ok).collect();
     let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames)));

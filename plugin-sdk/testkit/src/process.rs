@@ -1,24 +1,28 @@
-//! Processes seen from outside, through `/proc`.
+//! Processes seen from outside, through Linux's `/proc`.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 use crate::wait::wait_for;
 
-/// Sends `signal` to one process. That it is gone already is no error.
-pub fn signal(pid: u32, signal: Signal) {
-    let _gone_already = kill_process(as_pid(pid), signal);
+/// Sends `signal` to one process, and says whether there is such a one. That it is gone already is no error.
+pub fn signal(pid: u32, signal: Signal) -> bool {
+    kill_process(as_pid(pid), signal).is_ok()
 }
 
-/// Sends `signal` to a process group, as a terminal does. That it is gone already is no error.
-pub fn signal_group(leader: u32, signal: Signal) {
-    let _gone_already = kill_process_group(as_pid(leader), signal);
+/// Sends `signal` to a process group, as a terminal does, and says whether there is such a one.
+pub fn signal_group(leader: u32, signal: Signal) -> bool {
+    kill_process_group(as_pid(leader), signal).is_ok()
 }
 
 /// Waits until `child` has ended. `what` completes "waited in vain for ...".
+///
+/// # Panics
+/// It does not within [`LIMIT`](crate::wait::LIMIT).
 #[track_caller]
 pub fn wait_for_exit(child: &mut Child, what: &str) -> ExitStatus {
     wait_for(what, || child.try_wait().expect("a child can be waited for"))

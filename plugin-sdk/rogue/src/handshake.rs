@@ -8,11 +8,12 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-/// The fields of a handshake line. The address is always [`socket_path`]. The default is a good line.
+/// The fields of a handshake line. The address is always [`socket_path`].
+#[derive(Debug, Clone)]
 pub(crate) struct Line {
     /// go-plugin's own version.
     pub(crate) core: String,
-    /// The version of the Cache contract.
+    /// The version of the application's protocol.
     pub(crate) app: String,
     /// `unix` or `tcp`.
     pub(crate) network: String,
@@ -22,11 +23,12 @@ pub(crate) struct Line {
     pub(crate) cert: String,
 }
 
-impl Default for Line {
-    fn default() -> Self {
+impl Line {
+    /// A good line.
+    pub(crate) fn good(app_version: u32) -> Self {
         Self {
             core: "1".to_owned(),
-            app: "1".to_owned(),
+            app: app_version.to_string(),
             network: "unix".to_owned(),
             protocol: "grpc",
             cert: String::new(),
@@ -56,4 +58,10 @@ pub(crate) fn say(bytes: impl AsRef<[u8]>) -> io::Result<()> {
 pub(crate) fn socket_path() -> PathBuf {
     let directory = std::env::var_os("PLUGIN_UNIX_SOCKET_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     directory.join(format!("rogue-{}.sock", std::process::id()))
+}
+
+/// The highest version that the host offers in its variable, or else 1.
+pub(crate) fn highest_offered() -> u32 {
+    let offered = std::env::var("PLUGIN_PROTOCOL_VERSIONS").unwrap_or_default();
+    offered.split(',').filter_map(|version| version.trim().parse().ok()).max().unwrap_or(1)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::Code;
 use crate::handshake::Line;
 
 /// What to do wrong.
@@ -51,21 +52,21 @@ pub(crate) enum Late {
     FloodStderr,
     /// Lines of 70 kB on stdout after the handshake.
     FloodStdout,
-    /// Each key has a value that is not a number.
-    CorruptValues,
-    /// Each Get takes so long.
+    /// Each call takes so long.
     Slow(Duration),
-    /// Each Get fails with INTERNAL.
-    ErrorOnGet,
-    /// Get and Set only.
-    Unimplemented,
+    /// Calls are never answered.
+    Hang,
+    /// Each call is answered with this status.
+    Status(Code),
+    /// Each call is answered with a message that cannot be decoded.
+    Garbage,
     /// Exit status 9 instead of an answer, after so many calls.
     DieAfter(usize),
 }
 
 impl Fault {
-    /// Reads `name` or `name=value`.
-    pub(crate) fn parse(argument: &str) -> Option<Self> {
+    /// Reads `name` or `name=value`, for a plugin whose good line is `line`.
+    pub(crate) fn parse(argument: &str, line: &Line) -> Option<Self> {
         let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
         Some(match name {
             "exit-before-handshake" => Self::Early(Early::Exit(value.parse().ok()?)),
@@ -74,16 +75,12 @@ impl Fault {
             "empty-line" => Self::Early(Early::Say(b"\n")),
             "bad-utf8" => Self::Early(Early::Say(b"\xff\xfe\x00 not text\n")),
             "junk-70k" => Self::Early(Early::Junk { bytes: 70_000 }),
-            "core-version" => {
-                Self::Early(Early::Announce(Line { core: value.to_owned(), ..Line::default() }))
-            }
-            "app-version" => Self::Early(Early::Announce(Line { app: value.to_owned(), ..Line::default() })),
-            "network" => Self::Early(Early::Announce(Line { network: value.to_owned(), ..Line::default() })),
-            "netrpc" => Self::Early(Early::Announce(Line { protocol: "netrpc", ..Line::default() })),
-            "unasked-cert" => {
-                Self::Early(Early::Announce(Line { cert: "MIIB".repeat(20), ..Line::default() }))
-            }
-            "no-listen" => Self::Early(Early::Announce(Line::default())),
+            "core-version" => Self::Early(Early::Announce(Line { core: value.to_owned(), ..line.clone() })),
+            "app-version" => Self::Early(Early::Announce(Line { app: value.to_owned(), ..line.clone() })),
+            "network" => Self::Early(Early::Announce(Line { network: value.to_owned(), ..line.clone() })),
+            "netrpc" => Self::Early(Early::Announce(Line { protocol: "netrpc", ..line.clone() })),
+            "unasked-cert" => Self::Early(Early::Announce(Line { cert: "MIIB".repeat(20), ..line.clone() })),
+            "no-listen" => Self::Early(Early::Announce(line.clone())),
             "close-stdout" => Self::Early(Early::CloseStdout),
             "silent" | "grandchild" => Self::Early(Early::Silent),
             "crash-after-handshake" => Self::Early(Early::Crash),
@@ -96,10 +93,10 @@ impl Fault {
             "fork-grandchild" => Self::Late(Late::ForkGrandchild),
             "flood-stderr" => Self::Late(Late::FloodStderr),
             "flood-stdout" => Self::Late(Late::FloodStdout),
-            "corrupt-values" => Self::Late(Late::CorruptValues),
             "slow" => Self::Late(Late::Slow(Duration::from_millis(value.parse().ok()?))),
-            "error-on-get" => Self::Late(Late::ErrorOnGet),
-            "unimplemented" => Self::Late(Late::Unimplemented),
+            "hang" => Self::Late(Late::Hang),
+            "status" => Self::Late(Late::Status(Code(value.parse().ok()?))),
+            "garbage" => Self::Late(Late::Garbage),
             "die-after" => Self::Late(Late::DieAfter(value.parse().ok()?)),
             _ => return None,
         })
