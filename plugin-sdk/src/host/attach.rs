@@ -11,6 +11,7 @@ use super::launch::{SHUTDOWN_GRACE, Security};
 use super::link::Link;
 use super::link::{Reopen, Target, Unreachable};
 use super::log::Source;
+use super::logbook::LogBook;
 use super::output::Output;
 use super::plugin::Owner;
 use super::{Contract, HealthError, Plugin};
@@ -44,6 +45,8 @@ pub struct Attach {
     name: String,
     security: Security,
     timeout: Duration,
+    book: Option<LogBook>,
+    reopen: Reopen,
 }
 
 /// Why a plugin could not be attached to. Nothing was done to it.
@@ -120,7 +123,25 @@ impl Attach {
     #[must_use]
     pub fn reattach(config: ReattachConfig, contract: Contract) -> Self {
         let name = config.address.to_string();
-        Self { config, contract, name, security: Security::default(), timeout: CONNECT_TIMEOUT }
+        let security = Security::default();
+        Self { config, contract, name, security, timeout: CONNECT_TIMEOUT, book: None, reopen: Reopen::Yes }
+    }
+
+    /// For somebody who attaches anew when the connection is lost, and keeps what the plugin says.
+    pub(super) fn supervised(mut self, book: LogBook) -> Self {
+        self.book = Some(book);
+        self.reopen = Reopen::No;
+        self
+    }
+
+    /// What the plugin is called in logs.
+    pub(super) fn display_name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> &PluginAddress {
+        &self.config.address
     }
 
     /// What the plugin is called in logs. Default: its address.
@@ -187,9 +208,10 @@ impl Attach {
         let since = Instant::now();
         let (owner, reopen) = match process {
             Some(process) => (Owner::Reattached { process, since, grace: SHUTDOWN_GRACE }, Reopen::No),
-            None => (Owner::Itself { pid, since }, Reopen::Yes),
+            None => (Owner::Itself { pid, since }, self.reopen),
         };
-        let mut output = Output::of_stranger(Source { name: self.name.clone(), pid });
+        let mut output =
+            Output::of_stranger(Source { name: self.name.clone(), pid, book: self.book.clone() });
         output.keep(socket_dir);
         link.open_streams(&mut output, reopen);
         let reattach = Some(self.config.clone());
@@ -232,7 +254,7 @@ impl Plugin {
             Err(_) => return Err(AttachError::TimedOut { address, after: CONNECT_TIMEOUT }),
         };
         let pid = Some(std::process::id());
-        let mut output = Output::of_stranger(Source { name: "in memory".to_owned(), pid });
+        let mut output = Output::of_stranger(Source { name: "in memory".to_owned(), pid, book: None });
         output.keep(socket_dir);
         link.open_streams(&mut output, Reopen::No);
         Ok(Self { owner: Owner::Itself { pid, since }, address, app_version, link, output, reattach: None })

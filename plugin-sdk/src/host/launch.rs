@@ -11,11 +11,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::Waiting;
 use super::link::{Link, Reopen, Target, Unreachable};
 use super::log::Source;
+use super::logbook::LogBook;
 use super::output::{Output, PIPE_GRACE};
 use super::plugin::Owner;
 use super::stderr_copy::StderrCopy;
@@ -147,6 +149,7 @@ pub struct Launch {
     checksum: Option<Checksum>,
     peer_check: bool,
     stderr_copy: Option<StderrCopy>,
+    book: Option<LogBook>,
     start_timeout: Duration,
     pub(super) shutdown_grace: Duration,
 }
@@ -173,6 +176,7 @@ impl Launch {
             checksum: None,
             peer_check: true,
             stderr_copy: None,
+            book: None,
             start_timeout: START_TIMEOUT,
             shutdown_grace: SHUTDOWN_GRACE,
         }
@@ -285,6 +289,23 @@ impl Launch {
         self
     }
 
+    /// Keeps what the plugin says.
+    pub(super) fn log_book(mut self, book: LogBook) -> Self {
+        self.book = Some(book);
+        self
+    }
+
+    /// The same with another executable.
+    pub(super) fn with_program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// What the plugin is called in logs.
+    pub(super) fn display_name(&self) -> &str {
+        &self.name
+    }
+
     /// How long a start may take, up to the answer of the first health check. Default: 60 s.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
@@ -361,7 +382,8 @@ impl Launch {
             .map_err(|source| LaunchError::Spawn { program: self.program.clone(), source })?;
         let stdout = pipe::Receiver::from_owned_fd(started.stdout).map_err(LaunchError::Pipe)?;
         let stderr = pipe::Receiver::from_owned_fd(started.stderr).map_err(LaunchError::Pipe)?;
-        let source = Source { name: self.name.clone(), pid: Some(started.process.pid()) };
+        let source =
+            Source { name: self.name.clone(), pid: Some(started.process.pid()), book: self.book.clone() };
         tracing::debug!(plugin = source.name, pid = source.pid, program = %self.program.display(), "plugin started");
         let output = Output::of_child(source, stderr, self.stderr_copy.clone());
         let launch = self.clone();
@@ -476,6 +498,11 @@ pub struct Spawned {
 }
 
 impl Spawned {
+    /// Tells when nothing is left of it.
+    pub(super) fn gone(&self) -> watch::Receiver<Option<Exit>> {
+        self.instance.process.exit()
+    }
+
     /// Process id, which is also the id of its process group.
     #[must_use]
     pub fn pid(&self) -> u32 {
