@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use plugin_sdk::plugin::{Context, Network, PluginBuilder};
+use plugin_sdk::plugin::{Context, HealthReporter, Network, PluginBuilder};
 use plugin_sdk::{Broker, BrokerError, BrokeredServer, MAX_MESSAGE_BYTES, MagicCookie, TlsConfig};
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::{Sample, SampleServer};
@@ -18,7 +18,11 @@ fn main() -> ExitCode {
     let args = plugin_sdk::plugin::args();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let limit = if has("--default-limits") { MAX_MESSAGE_BYTES } else { 4 * MAX_MESSAGE_BYTES };
+    let not_serving = has("--not-serving");
     let services = move |context: &Context| {
+        if not_serving {
+            context.health().set_not_serving();
+        }
         Routes::new(SampleServer::new(Service::new(context)).max_decoding_message_size(limit))
     };
     let cookie = if has("--empty-cookie") { MagicCookie::new("", "") } else { sample_plugin::cookie() };
@@ -55,6 +59,7 @@ async fn test_mode(plugin: PluginBuilder) -> ExitCode {
 #[derive(Clone)]
 struct Service {
     version: u32,
+    health: HealthReporter,
     cancelled: Arc<AtomicU32>,
     /// Servers lent through the broker; they end with the plugin.
     lent: Arc<Mutex<Vec<BrokeredServer>>>,
@@ -62,7 +67,12 @@ struct Service {
 
 impl Service {
     fn new(context: &Context) -> Self {
-        Self { version: context.app_version().get(), cancelled: Arc::default(), lent: Arc::default() }
+        Self {
+            version: context.app_version().get(),
+            health: context.health().clone(),
+            cancelled: Arc::default(),
+            lent: Arc::default(),
+        }
     }
 }
 
@@ -124,6 +134,14 @@ impl Sample for Service {
     async fn die(&self, request: Request<String>) -> Result<Response<()>, Status> {
         match request.get_ref().split_once(' ').unwrap_or((request.get_ref(), "")) {
             ("exit", code) => std::process::exit(code.parse().unwrap_or(1)),
+            ("unwell", _) => {
+                self.health.set_not_serving();
+                Ok(Response::new(()))
+            }
+            ("well", _) => {
+                self.health.set_serving();
+                Ok(Response::new(()))
+            }
             ("panic", text) => panic!("{text}"),
             ("abort", _) => std::process::abort(),
             ("stop", _) => {
