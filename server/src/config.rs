@@ -7,22 +7,15 @@
 mod args;
 mod legacy;
 mod locate;
+mod plugin;
 
-use std::{
-    env,
-    ffi::OsString,
-    fmt,
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::{env, ffi::OsString, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches};
-use plugin_sdk::host::{Launch, LaunchError};
+use plugin_sdk::host::{LaunchError, Supervisor};
 
 use self::args::Args;
-use crate::{cache, fib::Algorithm};
+use crate::fib::Algorithm;
 
 /// All that the operator has decided, checked.
 #[derive(Clone, Debug)]
@@ -81,30 +74,14 @@ pub struct ComputeConfig {
 }
 
 /// The cache plugin.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct CacheConfig {
-    /// Name for people: `memory`.
-    pub name: String,
-    /// Its executable file.
-    pub path: PathBuf,
-    /// How to start it; [`Launch::check`] has passed.
-    pub launch: Launch,
+    /// What to run or attach to, and how to keep it running.
+    pub supervisor: Supervisor,
     /// How long a number that is stored is valid; at most a hundred years.
     pub expiration: Duration,
     /// Time for one call.
     pub timeout: Duration,
-}
-
-impl fmt::Debug for CacheConfig {
-    /// Without `launch`: it holds the values of `--cache-plugin-env`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheConfig")
-            .field("name", &self.name)
-            .field("path", &self.path)
-            .field("expiration", &self.expiration)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Least important lines to log.
@@ -149,9 +126,6 @@ pub enum LogFormat {
 /// than any socket buffer, so only a client that sends requests without ever reading gets here.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Variable by which a plugin on our SDK learns what to log.
-const PLUGIN_LOG_VARIABLE: &str = "RUST_LOG";
-
 impl Config {
     /// Reads a command line, program name first, and the environment.
     pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, ConfigError> {
@@ -166,7 +140,7 @@ impl Config {
             return Err(ConfigError::Value { flag: "--host", problem: "must not be empty".into() });
         }
         Ok(Self {
-            cache: CacheConfig::check(&args)?,
+            cache: plugin::check(&args)?,
             http: HttpConfig {
                 // `[::1]` is how an IPv6 address is written in front of a port.
                 host: args.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
@@ -186,31 +160,6 @@ impl Config {
             },
             warnings,
         })
-    }
-}
-
-impl CacheConfig {
-    fn check(args: &Args) -> Result<Option<Self>, ConfigError> {
-        let variables = variables(&args.cache_plugin_env)?;
-        let Some(wanted) = &args.cache_plugin_path else { return Ok(None) };
-        let located =
-            locate::locate(wanted, &plugin_folders(args.plugin_dir.as_deref())).map_err(|error| {
-                ConfigError::Value { flag: "--cache-plugin-path", problem: error.to_string() }
-            })?;
-
-        let mut launch = Launch::new(&located.path, cache::contract())
-            .name(&located.name)
-            .args(&args.cache_plugin_arg)
-            .start_timeout(args.plugin_start_timeout);
-        if !variables.iter().any(|(name, _)| *name == PLUGIN_LOG_VARIABLE) {
-            launch = launch.env(PLUGIN_LOG_VARIABLE, args.log_level.as_str());
-        }
-        for (name, value) in variables {
-            launch = launch.env(name, value);
-        }
-        launch.check().map_err(ConfigError::Plugin)?;
-        let (expiration, timeout) = (args.cache_expiration, args.cache_timeout);
-        Ok(Some(Self { name: located.name, path: located.path, launch, expiration, timeout }))
     }
 }
 
@@ -255,26 +204,6 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         let is_empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
         if is_empty { arg.env(None) } else { arg }
     })
-}
-
-fn variables(pairs: &[String]) -> Result<Vec<(&str, &str)>, ConfigError> {
-    pairs.iter().enumerate().map(|(position, pair)| variable(position, pair)).collect()
-}
-
-/// Splits `K=V`. The error tells the position and never the text, which may be a secret.
-fn variable(position: usize, pair: &str) -> Result<(&str, &str), ConfigError> {
-    match pair.split_once('=') {
-        Some((name, value)) if !name.is_empty() && !pair.contains('\0') => Ok((name, value)),
-        _ => Err(ConfigError::Value {
-            flag: "--cache-plugin-env",
-            problem: format!("value {} is not of the form NAME=VALUE", position + 1),
-        }),
-    }
-}
-
-fn plugin_folders(plugin_dir: Option<&Path>) -> Vec<PathBuf> {
-    let beside_us = env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
-    plugin_dir.map(Path::to_owned).into_iter().chain(beside_us).collect()
 }
 
 fn cores() -> NonZeroUsize {
@@ -352,6 +281,20 @@ mod tests {
             (&["--cache-plugin-path=/no/such/plugin"], "--cache-plugin-path"),
             (&["--cache-plugin-path=/etc/passwd"], "--cache-plugin-path"),
             (&["--cache-plugin-path=/"], "--cache-plugin-path"),
+            (
+                &["--cache-plugin-checksum=sha256:12", "--cache-plugin-path=/bin/true"],
+                "--cache-plugin-checksum",
+            ),
+            (&["--cache-plugin-checksum=", "--cache-plugin-path=/bin/true"], "--cache-plugin-checksum"),
+            (&["--cache-plugin-attach=/run/x"], "--cache-plugin-attach"),
+            (&["--cache-plugin-attach=unix:"], "--cache-plugin-attach"),
+            (&["--cache-plugin-attach=unix:/x", "--cache-plugin-path=/bin/true"], "--cache-plugin-attach"),
+            (&["--plugin-backoff=1s..100ms"], "--plugin-backoff"),
+            (&["--plugin-backoff=fast"], "--plugin-backoff"),
+            (&["--plugin-max-restarts=5"], "--plugin-max-restarts"),
+            (&["--plugin-max-restarts=x/1m"], "--plugin-max-restarts"),
+            (&["--plugin-max-starts=0"], "--plugin-max-starts"),
+            (&["--plugin-restart=perhaps"], "--plugin-restart"),
             (&["-prot=1"], "-p"),
             (&["--prot=1"], "--port"),
         ] {
@@ -375,6 +318,7 @@ mod tests {
         let args =
             ["--cache-plugin-path=/bin/true", "--cache-plugin-arg", "--port=1", "--cache-plugin-arg=-x"];
         let config = parse(&args).unwrap();
-        assert_eq!((config.http.port, config.cache.unwrap().name.as_str()), (8080, "true"));
+        assert_eq!(config.http.port, 8080);
+        assert!(format!("{:?}", config.cache).contains(r#""--port=1", "-x""#));
     }
 }

@@ -2,14 +2,15 @@
 
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
+use plugin_sdk::host::Supervised;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::{
-    cache::{Cache, Keeper, RemoteCache},
+    cache::{Cache, RemoteCache},
     compute::{Flights, Pool, Refill},
     config::{CacheConfig, Config, HttpConfig},
-    http::{self, App, Drained, Plugin},
+    http::{self, App, Drained},
     port_file::PortFile,
 };
 
@@ -72,10 +73,11 @@ impl Service {
     /// plugin is killed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Config { http: http_config, compute, cache: cache_config, .. } = self.config;
-        let Backend { keeper, cache, plugin } = Backend::start(cache_config);
+        let Backend { plugin, cache } = Backend::start(cache_config);
+        let handle = plugin.as_ref().map(Supervised::handle).cloned();
         let flights =
             Arc::new(Flights::new(Refill::new(Pool::new(&compute), cache.clone()), compute.timeout));
-        let app = App { max_n: compute.max_n, cache, flights: flights.clone(), plugin };
+        let app = App { max_n: compute.max_n, cache, flights: flights.clone(), plugin: handle };
         info!(address = %self.address, "listening");
 
         let shutdown = async {
@@ -88,8 +90,8 @@ impl Service {
         }
         // Nobody waits for a number any more; what is left is to store those that were just calculated.
         flights.finish().await;
-        if let Some(keeper) = keeper {
-            keeper.shutdown().await;
+        if let Some(plugin) = plugin {
+            plugin.shutdown().await;
         }
         info!("stopped");
     }
@@ -107,23 +109,20 @@ async fn listen(config: &HttpConfig) -> io::Result<(TcpListener, SocketAddr)> {
 /// find room tries again a second later, so there should be room for a crowd that comes at once.
 const LISTEN_QUEUE: i32 = 4096;
 
-/// The cache, and who keeps it alive.
+/// The cache, and the plugin behind it.
 struct Backend {
-    keeper: Option<Keeper>,
+    plugin: Option<Supervised>,
     cache: Cache,
-    plugin: Option<Plugin>,
 }
 
 impl Backend {
     fn start(config: Option<CacheConfig>) -> Self {
         let Some(config) = config else {
             warn!("no cache plugin configured, using the no-op cache");
-            return Self { keeper: None, cache: Cache::NoOp, plugin: None };
+            return Self { plugin: None, cache: Cache::NoOp };
         };
-        info!(plugin = config.name, path = %config.path.display(), "starting the cache plugin");
-        let keeper = Keeper::start(&config.name, config.launch.clone());
-        let cache = Cache::Remote(RemoteCache::new(keeper.status(), &config));
-        let plugin = Plugin { name: config.name, status: keeper.status() };
-        Self { keeper: Some(keeper), cache, plugin: Some(plugin) }
+        let plugin = config.supervisor.clone().start();
+        let cache = Cache::Remote(Arc::new(RemoteCache::new(plugin.channel(), &config)));
+        Self { plugin: Some(plugin), cache }
     }
 }

@@ -22,7 +22,7 @@ fn plugin_is_restarted_though_idle_connections_take_all_there_is() {
     wait_until("the server to be full", || process::open_descriptors(server.pid()) >= own + 60);
 
     process::signal(plugin, Signal::KILL);
-    wait_until("the plugin to serve again", || server.log().count("plugin serving") == 2);
+    wait_until("the plugin to serve again", || server.log().events("serving") == 2);
     drop(idle);
     assert_ne!(server.plugin_pid(), plugin);
     server.wait_for_hit(10);

@@ -54,6 +54,11 @@ impl Log {
         self.lines().iter().filter(|line| line.message() == message).count()
     }
 
+    /// How many lines so far tell of this event of the plugin.
+    pub fn events(&self, event: &str) -> usize {
+        self.lines().iter().filter(|line| line.event() == event).count()
+    }
+
     /// The first line so far that `wanted` accepts.
     pub fn find(&self, wanted: impl Fn(&Line) -> bool) -> Option<Line> {
         self.lines().into_iter().find(wanted)
@@ -81,6 +86,11 @@ impl Line {
     /// `INFO`, `WARN` and so on.
     pub fn level(&self) -> &str {
         self.0["level"].as_str().unwrap_or_default()
+    }
+
+    /// The kind of event, of lines about the plugin's life.
+    pub fn event(&self) -> &str {
+        self.0["event"].as_str().unwrap_or_default()
     }
 
     /// What happened.

@@ -16,6 +16,7 @@ use super::launch::{SHUTDOWN_GRACE, Security};
 use super::link::Link;
 use super::link::{Reopen, Target, Unreachable};
 use super::log::Source;
+use super::logbook::LogBook;
 use super::output::Output;
 use super::plugin::Owner;
 use super::{Contract, HealthError, Plugin, Running};
@@ -52,6 +53,8 @@ pub struct Attach {
     peer_check: bool,
     security: Security,
     timeout: Duration,
+    book: Option<LogBook>,
+    reopen: Reopen,
 }
 
 /// Why a plugin could not be attached to. Nothing was done to it.
@@ -140,7 +143,26 @@ impl Attach {
             peer_check: true,
             security: Security::default(),
             timeout: CONNECT_TIMEOUT,
+            book: None,
+            reopen: Reopen::Yes,
         }
+    }
+
+    /// For somebody who attaches anew when the connection is lost, and keeps what the plugin says.
+    pub(super) fn supervised(mut self, book: LogBook) -> Self {
+        self.book = Some(book);
+        self.reopen = Reopen::No;
+        self
+    }
+
+    /// What the plugin is called in logs.
+    pub(super) fn display_name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> &PluginAddress {
+        &self.config.address
     }
 
     /// What the plugin is called in logs. Default: its address.
@@ -243,10 +265,11 @@ impl Attach {
             (None, Some(process)) => (Owner::Reattached { process, since, grace }, Reopen::No),
             (None, None) => {
                 let ended = CancellationToken::new();
-                (Owner::Itself { pid, since, ended }, Reopen::Yes)
+                (Owner::Itself { pid, since, ended }, self.reopen)
             }
         };
-        let mut output = Output::of_stranger(Source { name: self.name.clone(), pid });
+        let mut output =
+            Output::of_stranger(Source { name: self.name.clone(), pid, book: self.book.clone() });
         if let Some(dir) = own_dir {
             output.keep(dir);
         }
@@ -311,7 +334,7 @@ impl Plugin {
             Err(_) => return Err(AttachError::TimedOut { address, after: CONNECT_TIMEOUT }),
         };
         let pid = Some(std::process::id());
-        let mut output = Output::of_stranger(Source { name: "in memory".to_owned(), pid });
+        let mut output = Output::of_stranger(Source { name: "in memory".to_owned(), pid, book: None });
         output.keep(socket_dir);
         link.open_streams(&mut output, Reopen::No);
         let owner = Owner::Itself { pid, since, ended };

@@ -123,6 +123,20 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
+    /// What the plugin said last, if it was started.
+    #[must_use]
+    pub fn stderr_tail(&self) -> Option<&StderrTail> {
+        match self {
+            Self::Exited { stderr_tail, .. }
+            | Self::StdoutClosed { stderr_tail }
+            | Self::Handshake { stderr_tail, .. }
+            | Self::TimedOut { stderr_tail, .. }
+            | Self::Connect { stderr_tail, .. }
+            | Self::Unhealthy { stderr_tail, .. } => Some(stderr_tail),
+            _ => None,
+        }
+    }
+
     /// Whether another start of the same file is bound to fail in the same way, so that the file, the path or the
     /// contract has to change first.
     #[must_use]

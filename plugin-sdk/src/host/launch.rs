@@ -11,11 +11,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::Waiting;
 use super::link::{Link, Reopen, Target, Unreachable};
 use super::log::Source;
+use super::logbook::LogBook;
 use super::output::{Output, PIPE_GRACE};
 use super::pipe::Pipe;
 use super::run::{Begun, Run};
@@ -150,6 +152,7 @@ pub struct Launch {
     runner: Option<Arc<dyn Runner>>,
     peer_check: bool,
     stderr_copy: Option<StderrCopy>,
+    book: Option<LogBook>,
     start_timeout: Duration,
     pub(super) shutdown_grace: Duration,
 }
@@ -177,6 +180,7 @@ impl Launch {
             runner: None,
             peer_check: true,
             stderr_copy: None,
+            book: None,
             start_timeout: START_TIMEOUT,
             shutdown_grace: SHUTDOWN_GRACE,
         }
@@ -301,6 +305,23 @@ impl Launch {
         self
     }
 
+    /// Keeps what the plugin says.
+    pub(super) fn log_book(mut self, book: LogBook) -> Self {
+        self.book = Some(book);
+        self
+    }
+
+    /// The same with another executable.
+    pub(super) fn with_program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// What the plugin is called in logs.
+    pub(super) fn display_name(&self) -> &str {
+        &self.name
+    }
+
     /// How long a start may take, up to the answer of the first health check. Default: 60 s.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
@@ -394,7 +415,7 @@ impl Launch {
         };
         let Begun { run, stdout, stderr } =
             begun.map_err(|source| LaunchError::Spawn { program: self.program.clone(), source })?;
-        let source = Source { name: self.name.clone(), pid: run.pid() };
+        let source = Source { name: self.name.clone(), pid: run.pid(), book: self.book.clone() };
         tracing::debug!(plugin = source.name, pid = source.pid, program = %self.program.display(), "plugin started");
         let output = Output::of_launched(source, stderr, self.stderr_copy.clone());
         let launch = self.clone();
@@ -510,6 +531,11 @@ pub struct Spawned {
 }
 
 impl Spawned {
+    /// Tells when nothing is left of it.
+    pub(super) fn gone(&self) -> watch::Receiver<Option<Exit>> {
+        self.instance.run.exit()
+    }
+
     /// Process id, which is also the id of its process group. `None` with a runner.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

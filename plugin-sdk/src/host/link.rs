@@ -41,6 +41,8 @@ pub(super) struct Target {
 pub(super) struct Link {
     pub(super) channel: Channel,
     pub(super) broker: Broker,
+    /// Cancelled when the connection has broken, as far as the broker's stream tells.
+    pub(super) lost: CancellationToken,
     /// Ends the broker, and with it all that was made through it.
     _end: DropGuard,
 }
@@ -152,17 +154,24 @@ impl Link {
                 Err(error) => return Err(Unreachable::Unwell(error)),
             }
         }
-        Ok(Link { channel, broker, _end: end.drop_guard() })
+        Ok(Link { channel, broker, lost: CancellationToken::new(), _end: end.drop_guard() })
     }
 
     /// Opens the SDK's own streams, as part of the plugin's output.
     pub(super) fn open_streams(&self, output: &mut Output, reopen: Reopen) {
-        let (channel, broker) = (self.channel.clone(), self.broker.clone());
+        let (channel, broker, lost) = (self.channel.clone(), self.broker.clone(), self.lost.clone());
         output.spawn(async move {
-            while reopen.after(run_at_host(&broker, channel.clone()).await) {
+            let end = loop {
+                let end = run_at_host(&broker, channel.clone()).await;
+                if !reopen.after(end) {
+                    break end;
+                }
                 tokio::time::sleep(REOPEN_INTERVAL).await;
-            }
+            };
             broker.close();
+            if end == StreamEnd::Broken {
+                lost.cancel();
+            }
         });
         let (mut stdout, mut stderr) = (output.log_sink("stdout"), output.log_sink("stderr"));
         let channel = self.channel.clone();

@@ -5,9 +5,12 @@
 //! entry. All events have the target `plugin` and the fields `plugin`, `pid` and, of JSON lines, `module`, `timestamp` (the plugin's
 //! own, as it wrote it) and `fields` (whatever else the line holds, as JSON).
 
+use std::time::SystemTime;
+
 use serde_json::{Map, Value};
 use tracing::Level;
 
+use super::logbook::{LogBook, LogLine};
 use crate::process::{Piece, PieceKind};
 use crate::report::escape;
 
@@ -17,6 +20,15 @@ pub(crate) struct Source {
     pub(crate) name: String,
     /// `None`: it is not known.
     pub(crate) pid: Option<u32>,
+    /// Keeps what is said, if anybody wants it.
+    pub(crate) book: Option<LogBook>,
+}
+
+impl Source {
+    /// Keeps a line, and says whether it is to be logged.
+    fn record(&self, line: impl FnOnce() -> LogLine) -> bool {
+        self.book.as_ref().is_none_or(|book| book.record(line()))
+    }
 }
 
 /// Reads one plugin's stderr, line by line.
@@ -126,14 +138,37 @@ fn escaped(text: &str) -> String {
 }
 
 /// Emits text that is not from stderr, such as the output of the stdio service.
-pub(crate) fn emit_output(source: &Source, stream: &str, piece: &Piece) {
+pub(crate) fn emit_output(source: &Source, stream: &'static str, piece: &Piece) {
     let message = escaped(&String::from_utf8_lossy(&piece.bytes));
-    tracing::info!(target: "plugin", plugin = source.name, pid = source.pid, stream, "{message}");
+    let logged = source.record(|| LogLine {
+        at: SystemTime::now(),
+        pid: source.pid,
+        level: Level::INFO,
+        stream: Some(stream),
+        message: message.clone(),
+        module: None,
+        fields: None,
+    });
+    if logged {
+        tracing::info!(target: "plugin", plugin = source.name, pid = source.pid, stream, "{message}");
+    }
 }
 
 fn emit(source: &Source, entry: &Entry) {
-    let Source { name, pid } = source;
+    let Source { name, pid, .. } = source;
     let fields = (!entry.fields.is_empty()).then(|| Value::Object(entry.fields.clone()).to_string());
+    let logged = source.record(|| LogLine {
+        at: SystemTime::now(),
+        pid: *pid,
+        level: entry.level,
+        stream: None,
+        message: entry.message.clone(),
+        module: entry.module.clone(),
+        fields: fields.clone(),
+    });
+    if !logged {
+        return;
+    }
     let (fields, module, message) = (fields.as_deref(), entry.module.as_deref(), &entry.message);
     let timestamp = entry.timestamp.as_deref();
     // The level of an event is part of its static description.
@@ -158,7 +193,7 @@ mod tests {
     use super::*;
 
     fn reader() -> LogReader {
-        LogReader::new(Source { name: "test".into(), pid: Some(1) })
+        LogReader::new(Source { name: "test".into(), pid: Some(1), book: None })
     }
 
     fn understood(line: &str) -> Entry {

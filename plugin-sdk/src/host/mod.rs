@@ -16,21 +16,31 @@
 mod attach;
 mod error;
 mod guest;
+mod journal;
 mod launch;
 mod link;
 mod log;
+mod logbook;
 mod output;
 mod pipe;
 mod plugin;
 mod run;
 mod runner;
 mod stderr_copy;
+mod supervisor;
 
 pub use attach::{Attach, AttachError};
 pub use error::{HealthError, LaunchError, StderrTail, Waiting};
+pub use journal::{Follow, Followed, Journal, Numbered};
 pub use launch::{Announced, Contract, Environment, Launch, Security, Spawned, Stdin};
+pub use logbook::LogLine;
 pub use plugin::Plugin;
 pub use runner::{PluginCommand, Runner, Running, Started};
+pub use supervisor::{
+    Backoff, CallError, CrashReport, Degradation, Event, EventKind, Failure, GiveUpReason, Intensity, Live,
+    OrderError, PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart, RestartPolicy,
+    SourceInfo, StopReason, Supervised, Supervisor, Swap,
+};
 
 pub use crate::process::{
     Checksum, ChecksumError, ChecksumProblem, Exit, ExitKind, Machine, ProgramProblem, StopStep, kill_all,

@@ -113,7 +113,7 @@ async fn read_stderr(
     }
 }
 
-async fn read_output(mut lines: Lines<impl AsyncRead + Unpin>, source: Source, stream: &str) {
+async fn read_output(mut lines: Lines<impl AsyncRead + Unpin>, source: Source, stream: &'static str) {
     while let Ok(Some(piece)) = lines.next().await {
         emit_output(&source, stream, &piece);
     }
@@ -151,7 +151,7 @@ mod tests {
         let copied = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&copied);
         let copy = StderrCopy::new(move |bytes| sink.lock().unwrap().extend_from_slice(bytes));
-        let log = LogReader::new(Source { name: "test".into(), pid: Some(1) });
+        let log = LogReader::new(Source { name: "test".into(), pid: Some(1), book: None });
         read_stderr(stderr.as_bytes(), log, Tail::default(), Some(copy)).await;
         let expected = format!("one\n\n{json}\n{long}\n{exact}\n\u{1}unterminated\n");
         assert!(*copied.lock().unwrap() == expected.as_bytes());

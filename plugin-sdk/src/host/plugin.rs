@@ -130,6 +130,38 @@ impl Plugin {
         }
     }
 
+    /// Waits until the connection to somebody else's plugin has broken, as far as can be told: one without the broker
+    /// service does not show it.
+    pub(super) async fn lost(&self) {
+        match &self.owner {
+            Owner::Itself { .. } => self.link.lost.cancelled().await,
+            Owner::Child { .. } | Owner::Guest { .. } | Owner::Reattached { .. } => {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Whether this host may end it.
+    pub(super) fn is_ours(&self) -> bool {
+        !matches!(self.owner, Owner::Itself { .. })
+    }
+
+    /// Ends the plugin without asking, as far as it is this host's to end. Returns when it is gone, at the latest after 5 s.
+    pub(super) async fn kill(&self) -> Exit {
+        match &self.owner {
+            Owner::Child { process, .. } => kill_child(process).await,
+            Owner::Guest { guest, .. } => kill_guest(guest).await,
+            Owner::Reattached { process, since, .. } => kill_reattached(process, *since).await,
+            Owner::Itself { since, .. } => left_running(*since),
+        }
+    }
+
+    /// What a plugin has said last that has ended.
+    pub(super) async fn last_words(mut self) -> StderrTail {
+        self.output.finish().await;
+        self.output.tail()
+    }
+
     /// The last lines of its stderr, if this host has launched it.
     #[must_use]
     pub fn stderr_tail(&self) -> StderrTail {
@@ -161,9 +193,7 @@ impl Plugin {
             Owner::Reattached { process, since, grace } => {
                 end_reattached(&process, &link.channel, since, grace).await
             }
-            Owner::Itself { since, .. } => {
-                Exit { status: ExitKind::LeftRunning, after: StopStep::Nothing, uptime: since.elapsed() }
-            }
+            Owner::Itself { since, .. } => left_running(since),
         };
         drop(link);
         if exit.status != ExitKind::LeftRunning {
@@ -190,6 +220,10 @@ async fn end_child(process: &Process, channel: &Channel, grace: Duration) -> Exi
     if let Ok(exit) = tokio::time::timeout(grace, process.exited()).await {
         return exit;
     }
+    kill_child(process).await
+}
+
+async fn kill_child(process: &Process) -> Exit {
     process.kill();
     let killed = tokio::time::timeout(REAP_LIMIT, process.exited()).await;
     killed.unwrap_or_else(|_| process.unreaped())
@@ -200,6 +234,10 @@ async fn end_guest(guest: &Guest, channel: &Channel, grace: Duration) -> Exit {
     if let Some(exit) = ask(channel, grace, guest.exited()).await {
         return exit;
     }
+    kill_guest(guest).await
+}
+
+async fn kill_guest(guest: &Guest) -> Exit {
     guest.kill();
     guest.exited().await
 }
@@ -216,11 +254,20 @@ async fn end_reattached(
     if ask(channel, grace, process.gone()).await.is_some() {
         return gone(since, StopStep::Shutdown);
     }
+    kill_reattached(process, since).await
+}
+
+async fn kill_reattached(process: &ForeignProcess, since: Instant) -> Exit {
     process.kill();
     match tokio::time::timeout(REAP_LIMIT, process.gone()).await {
         Ok(()) => gone(since, StopStep::Kill),
         Err(_) => Exit { status: ExitKind::Unreaped, after: StopStep::Kill, uptime: since.elapsed() },
     }
+}
+
+/// The end of a connection to a plugin that is somebody else's.
+fn left_running(since: Instant) -> Exit {
+    Exit { status: ExitKind::LeftRunning, after: StopStep::Nothing, uptime: since.elapsed() }
 }
 
 /// The end of a process whose status goes to its parent.

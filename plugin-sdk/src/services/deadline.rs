@@ -97,8 +97,8 @@ fn exceeded() -> Status {
     Status::deadline_exceeded("the deadline of this call has passed")
 }
 
-/// The header's value, such as `200m`: at most eight digits and a unit. Anything else is no deadline.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
+/// The value of the header `grpc-timeout`, such as `200m`: at most eight digits and a unit. Anything else is no deadline.
+pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -115,6 +115,27 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
         _ => None,
     }
 }
+
+/// What stands in the header for this time: at most eight digits and the finest unit that they are enough for.
+#[cfg(feature = "host")]
+pub(crate) fn timeout_value(timeout: Duration) -> String {
+    let seconds = u128::from(timeout.as_secs());
+    let units = [
+        (timeout.as_nanos(), 'n'),
+        (timeout.as_micros(), 'u'),
+        (timeout.as_millis(), 'm'),
+        (seconds, 'S'),
+        (seconds / 60, 'M'),
+        (seconds / 60 / 60, 'H'),
+    ];
+    let fitting = units.into_iter().find(|(count, _)| *count <= MOST);
+    let (count, unit) = fitting.unwrap_or((MOST, 'H'));
+    format!("{count}{unit}")
+}
+
+/// The largest number of eight digits.
+#[cfg(feature = "host")]
+const MOST: u128 = 99_999_999;
 
 #[cfg(test)]
 mod tests {
@@ -153,6 +174,24 @@ mod tests {
         let odd = HeaderValue::from_bytes(b"1\xc3\xa4").unwrap();
         assert_eq!(timeout(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), odd)])), None);
         assert_eq!(timeout(&HeaderMap::new()), None);
+    }
+
+    #[cfg(feature = "host")]
+    #[test]
+    fn a_timeout_is_written_as_it_is_read() {
+        for (timeout, text) in [
+            (Duration::ZERO, "0n"),
+            (Duration::from_millis(99), "99000000n"),
+            (Duration::from_millis(250), "250000u"),
+            (Duration::from_secs(30), "30000000u"),
+            (Duration::from_secs(100), "100000m"),
+            (Duration::from_secs(99_999_999), "99999999S"),
+            (Duration::MAX, "99999999H"),
+        ] {
+            assert_eq!(timeout_value(timeout), text);
+            let headers = HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), text.parse().unwrap())]);
+            assert!(super::timeout(&headers).unwrap() <= timeout);
+        }
     }
 
     async fn answer<F>(handler: fn(Request<Body>) -> F) -> Response<Body>

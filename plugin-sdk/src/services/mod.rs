@@ -18,6 +18,8 @@ pub(crate) use broker::run_at_host;
 pub use broker::{Broker, BrokerError, BrokeredServer};
 #[cfg(feature = "plugin")]
 pub(crate) use controller::Controller;
+#[cfg(feature = "host")]
+pub(crate) use deadline::{timeout as grpc_timeout, timeout_value as grpc_timeout_value};
 #[cfg(feature = "plugin")]
 pub use health::HealthReporter;
 #[cfg(feature = "plugin")]

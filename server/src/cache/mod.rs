@@ -3,20 +3,14 @@
 //!
 //! The key of a number is its canonical decimal form, its value is F(n) in decimal.
 
-mod failure;
-mod keeper;
 mod remote;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use plugin_sdk::{MagicCookie, host::Contract};
 use tracing::debug;
 
-pub use self::{
-    failure::Failure,
-    keeper::{Keeper, PluginState, PluginStatus},
-    remote::{Instance, RemoteCache, StatsAnswer, Unavailable},
-};
+pub use self::remote::{RemoteCache, StatsAnswer, Unavailable};
 use crate::fib::FibIndex;
 
 /// What a plugin must agree to before it is used.
@@ -30,8 +24,8 @@ pub(crate) fn contract() -> Contract {
 pub enum Cache {
     /// Holds nothing. What the server uses without a plugin.
     NoOp,
-    /// A plugin process, if one is alive.
-    Remote(RemoteCache),
+    /// A plugin, whichever instance of it serves.
+    Remote(Arc<RemoteCache>),
 }
 
 /// What the cache says about a number.

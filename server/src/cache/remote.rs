@@ -1,10 +1,10 @@
-//! Calls to the cache plugin that is alive now. Each has a deadline; with no plugin alive, none is made.
+//! Calls to the cache plugin, whichever instance of it serves. Each has a deadline; while none serves, none is made.
 
 use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,46 +13,32 @@ use cache_proto::{
     GetRequest, GetResponse, MissReason, SetRequest, StatsRequest, StatsResponse, cache_client::CacheClient,
     get_response::Outcome,
 };
-use tokio::{sync::watch, time};
-use tonic::{Code, Request, Response, Status, transport::Channel};
+use plugin_sdk::host::{CallError, PluginChannel};
+use tonic::{Code, Request, Response, Status};
 
-use super::{Lookup, Miss, PluginState, PluginStatus, parse_value};
+use super::{Lookup, Miss, parse_value};
 use crate::{config::CacheConfig, fib::FibIndex};
-
-/// One plugin process, as far as calls are concerned. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Instance {
-    client: CacheClient<Channel>,
-    /// This process has said that it does not implement Stats. A newer one may.
-    without_stats: Arc<AtomicBool>,
-}
-
-impl Instance {
-    /// A process that answers on `channel`.
-    pub fn new(channel: Channel) -> Self {
-        // Two numbers and a little; what is longer is not ours, and is refused before it is read.
-        let client = CacheClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
-        Self { client, without_stats: Arc::default() }
-    }
-}
 
 /// Largest response that is read. A value has at most 20 digits and the contract lets a plugin return no more than
 /// was stored, but a larger one that somebody else stored under our key should be seen as corrupt, not as a fault.
 const MAX_RESPONSE_BYTES: usize = cache_proto::MAX_VALUE_BYTES + 1024;
 
-/// The cache plugin, whichever process that is at the moment.
+/// The cache plugin, whichever instance that is at the moment.
 #[derive(Clone, Debug)]
 pub struct RemoteCache {
-    plugin: watch::Receiver<PluginStatus>,
+    channel: PluginChannel,
+    client: CacheClient<PluginChannel>,
     timeout: Duration,
     ttl: prost_types::Duration,
+    /// The number of the instance that has said that it does not implement Stats. A newer one may.
+    without_stats: Arc<AtomicU64>,
 }
 
 /// Why the cache did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unavailable {
-    /// No plugin process is alive. It is being started.
+    /// No instance of the plugin is there and well.
     Down,
     /// There was no answer in time.
     TimedOut,
@@ -72,27 +58,28 @@ pub enum StatsAnswer {
 }
 
 impl RemoteCache {
-    /// Calls whichever process `plugin` says is serving.
-    pub fn new(plugin: watch::Receiver<PluginStatus>, config: &CacheConfig) -> Self {
+    /// Calls whichever instance `channel` leads to.
+    pub fn new(channel: PluginChannel, config: &CacheConfig) -> Self {
         let ttl = prost_types::Duration::try_from(config.expiration)
             .expect("flags take at most a hundred years, and seconds here are an i64");
-        Self { plugin, timeout: config.timeout, ttl }
+        // Two numbers and a little; what is longer is not ours, and is refused before it is read.
+        let client = CacheClient::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        // Instances are counted from 1.
+        Self { channel, client, timeout: config.timeout, ttl, without_stats: Arc::default() }
     }
 
     /// Asks for F(n).
     pub(super) async fn get(&self, n: FibIndex) -> Lookup {
-        let Some(Instance { mut client, .. }) = self.instance() else {
-            return Lookup::Miss(Miss::Unavailable(Unavailable::Down));
-        };
+        let mut client = self.client.clone();
         match self.call(GetRequest { key: n.to_string() }, |request| client.get(request)).await {
             Ok(response) => lookup(response),
-            Err(failure) => Lookup::Miss(Miss::Unavailable(failure.into())),
+            Err(status) => Lookup::Miss(Miss::Unavailable(status.into())),
         }
     }
 
     /// Stores F(n) for the configured time.
     pub(super) async fn set(&self, n: FibIndex, value: u64) -> Result<(), Unavailable> {
-        let Some(Instance { mut client, .. }) = self.instance() else { return Err(Unavailable::Down) };
+        let mut client = self.client.clone();
         let request = SetRequest { key: n.to_string(), value: value.to_string().into(), ttl: Some(self.ttl) };
         self.call(request, |request| client.set(request)).await?;
         Ok(())
@@ -100,60 +87,40 @@ impl RemoteCache {
 
     /// What the plugin has counted.
     pub async fn stats(&self) -> StatsAnswer {
-        let Some(Instance { mut client, without_stats }) = self.instance() else {
-            return StatsAnswer::Unavailable(Unavailable::Down);
-        };
-        if without_stats.load(Ordering::Relaxed) {
+        let instance = self.channel.instance().unwrap_or_default();
+        if instance != 0 && self.without_stats.load(Ordering::Relaxed) == instance {
             return StatsAnswer::Unsupported;
         }
+        let mut client = self.client.clone();
         match self.call(StatsRequest {}, |request| client.stats(request)).await {
             Ok(counted) => StatsAnswer::Stats(counted),
-            Err(CallError::Status(status)) if status.code() == Code::Unimplemented => {
-                without_stats.store(true, Ordering::Relaxed);
+            Err(status) if status.code() == Code::Unimplemented => {
+                self.without_stats.store(instance, Ordering::Relaxed);
                 StatsAnswer::Unsupported
             }
-            Err(failure) => StatsAnswer::Unavailable(failure.into()),
+            Err(status) => StatsAnswer::Unavailable(status.into()),
         }
     }
 
-    fn instance(&self) -> Option<Instance> {
-        match &self.plugin.borrow().state {
-            PluginState::Serving { instance, .. } => Some(instance.clone()),
-            _ => None,
-        }
-    }
-
-    /// One call with its deadline, which the plugin is told and we keep on our own clock.
-    async fn call<Q, A, F>(&self, message: Q, call: impl FnOnce(Request<Q>) -> F) -> Result<A, CallError>
+    /// One call with its deadline, which the plugin is told and the channel keeps.
+    async fn call<Q, A, F>(&self, message: Q, call: impl FnOnce(Request<Q>) -> F) -> Result<A, Status>
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let mut request = Request::new(message);
         request.set_timeout(self.timeout);
-        match time::timeout(self.timeout, call(request)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(CallError::Status(status)),
-            Err(_) => Err(CallError::TimedOut),
-        }
+        call(request).await.map(Response::into_inner)
     }
 }
 
-enum CallError {
-    TimedOut,
-    Status(Status),
-}
-
-impl From<CallError> for Unavailable {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::TimedOut => Self::TimedOut,
-            // The plugin's clock or tonic's may be first. tonic says "cancelled" for its own.
-            CallError::Status(status)
-                if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) =>
-            {
-                Self::TimedOut
-            }
-            CallError::Status(status) => Self::Failed(status.code()),
+impl From<Status> for Unavailable {
+    fn from(status: Status) -> Self {
+        match CallError::of(&status) {
+            Some(CallError::Down | CallError::NotServing | CallError::Suspended) => Self::Down,
+            Some(CallError::TimedOut) => Self::TimedOut,
+            // The plugin's clock may be first.
+            None if status.code() == Code::DeadlineExceeded => Self::TimedOut,
+            _ => Self::Failed(status.code()),
         }
     }
 }

@@ -1,8 +1,13 @@
 //! The flags as clap sees them: names, variables, help texts and the types that need no knowledge of one another.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use plugin_sdk::host::{Backoff, Intensity};
 
 use super::{LogFormat, LogLevel};
 use crate::fib::{Algorithm, LAST_INDEX};
@@ -61,6 +66,19 @@ pub(super) struct Args {
     #[arg(long, env = "FIB_CACHE_PLUGIN_PATH", value_name = "PATH-or-NAME")]
     pub(super) cache_plugin_path: Option<PathBuf>,
 
+    /// Cache plugin that somebody else runs, as a service: unix:PATH or tcp:HOST:PORT.
+    #[arg(
+        long,
+        env = "FIB_CACHE_PLUGIN_ATTACH",
+        value_name = "ADDRESS",
+        conflicts_with = "cache_plugin_path"
+    )]
+    pub(super) cache_plugin_attach: Option<String>,
+
+    /// Checksum that the plugin's file has to have at every start: sha256:... or sha512:... in hexadecimal digits.
+    #[arg(long, env = "FIB_CACHE_PLUGIN_CHECKSUM", value_name = "CHECKSUM")]
+    pub(super) cache_plugin_checksum: Option<String>,
+
     /// Argument for the cache plugin; may be given many times. The variable holds one argument.
     #[arg(long, env = "FIB_CACHE_PLUGIN_ARG", value_name = "ARG", allow_hyphen_values = true)]
     pub(super) cache_plugin_arg: Vec<String>,
@@ -77,6 +95,62 @@ pub(super) struct Args {
     /// Time a plugin has to become ready once started.
     #[arg(long, env = "FIB_PLUGIN_START_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "10s")]
     pub(super) plugin_start_timeout: Duration,
+
+    /// When a plugin that has ended is started again: `always`, `on-failure` or `never`.
+    #[arg(
+        long,
+        env = "FIB_PLUGIN_RESTART",
+        value_name = "WHEN",
+        value_enum,
+        ignore_case = true,
+        default_value = "always"
+    )]
+    pub(super) plugin_restart: Restart,
+
+    /// Delay before each restart that follows a short run or a failed start: FROM..TO doubles each time, and a random
+    /// part of it is waited; a single duration is always the same.
+    #[arg(long, env = "FIB_PLUGIN_BACKOFF", value_name = "FROM..TO", value_parser = backoff, default_value = "100ms..30s")]
+    pub(super) plugin_backoff: Backoff,
+
+    /// Starts in a row that may fail before the plugin is given up, until an operator or a new file starts it anew.
+    #[arg(long, env = "FIB_PLUGIN_MAX_STARTS", value_name = "COUNT", default_value = "5")]
+    pub(super) plugin_max_starts: NonZeroU32,
+
+    /// Restarts after which a plugin that serves and dies is given up, as COUNT/DURATION [default: no limit].
+    #[arg(long, env = "FIB_PLUGIN_MAX_RESTARTS", value_name = "COUNT/DURATION", value_parser = intensity)]
+    pub(super) plugin_max_restarts: Option<Intensity>,
+
+    /// Time between two health checks of the plugin.
+    #[arg(long, env = "FIB_PLUGIN_PROBE_INTERVAL", value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    pub(super) plugin_probe_interval: Duration,
+
+    /// Time for the plugin to answer one; after three in a row without an answer it is killed.
+    #[arg(long, env = "FIB_PLUGIN_PROBE_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    pub(super) plugin_probe_timeout: Duration,
+
+    /// Time for which a new instance has to be well before it takes over in a reload.
+    #[arg(long, env = "FIB_PLUGIN_SETTLE", value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    pub(super) plugin_settle: Duration,
+
+    /// Time for calls to the old instance to end in a reload.
+    #[arg(long, env = "FIB_PLUGIN_DRAIN", value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    pub(super) plugin_drain: Duration,
+
+    /// Have a new plugin take over as soon as its file has changed.
+    #[arg(long, env = "FIB_PLUGIN_WATCH")]
+    pub(super) plugin_watch: bool,
+
+    /// Start the plugin with the first request that needs it.
+    #[arg(long, env = "FIB_PLUGIN_LAZY")]
+    pub(super) plugin_lazy: bool,
+
+    /// Stop the plugin after so long without a request; the next one starts it [default: never].
+    #[arg(long, env = "FIB_PLUGIN_IDLE_AFTER", value_name = "DURATION", value_parser = duration)]
+    pub(super) plugin_idle_after: Option<Duration>,
+
+    /// Directory for crash reports [default: they are kept in memory alone].
+    #[arg(long, env = "FIB_PLUGIN_CRASH_DIR", value_name = "DIR")]
+    pub(super) plugin_crash_dir: Option<PathBuf>,
 
     /// Time for one call of the cache; after that the number is calculated.
     #[arg(long, env = "FIB_CACHE_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "250ms")]
@@ -118,6 +192,42 @@ pub(super) struct Args {
     /// less 64.
     #[arg(long, env = "FIB_MAX_CONNECTIONS", value_name = "COUNT", default_value = "10000")]
     pub(super) max_connections: NonZeroUsize,
+}
+
+/// When a plugin that has ended is started again.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Restart {
+    Always,
+    OnFailure,
+    Never,
+}
+
+impl From<Restart> for plugin_sdk::host::Restart {
+    fn from(restart: Restart) -> Self {
+        match restart {
+            Restart::Always => Self::Always,
+            Restart::OnFailure => Self::OnFailure,
+            Restart::Never => Self::Never,
+        }
+    }
+}
+
+/// Reads `100ms..30s` or `50ms`.
+fn backoff(text: &str) -> Result<Backoff, String> {
+    match text.split_once("..") {
+        None => duration(text).map(Backoff::constant),
+        Some((from, to)) => match (duration(from)?, duration(to)?) {
+            (from, to) if from <= to => Ok(Backoff::exponential(from, to)),
+            _ => Err("must not end before it begins".into()),
+        },
+    }
+}
+
+/// Reads `5/1m`.
+fn intensity(text: &str) -> Result<Intensity, String> {
+    let (restarts, within) = text.split_once('/').ok_or("write it like 5/1m")?;
+    let restarts = restarts.parse().map_err(|error| format!("{restarts:?}: {error}"))?;
+    Ok(Intensity { restarts, within: duration(within)? })
 }
 
 /// Reads `15s`, `1h30m`, `250ms`.

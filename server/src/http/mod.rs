@@ -31,14 +31,14 @@ use axum::{
     routing::get,
 };
 use http::{HeaderValue, StatusCode, header};
-use tokio::sync::watch;
+use plugin_sdk::host::PluginHandle;
 
 pub use self::{
     error::ApiError,
     serve::{Drained, serve},
 };
 use crate::{
-    cache::{Cache, PluginStatus},
+    cache::Cache,
     compute::{Flights, Refill},
 };
 
@@ -52,16 +52,7 @@ pub struct App {
     /// Asked then.
     pub flights: Arc<Flights<Refill>>,
     /// For `/readyz`; `None` if the server has no plugin.
-    pub plugin: Option<Plugin>,
-}
-
-/// The plugin as `/readyz` shows it.
-#[derive(Clone, Debug)]
-pub struct Plugin {
-    /// Name for people.
-    pub name: String,
-    /// Where its state is published.
-    pub status: watch::Receiver<PluginStatus>,
+    pub plugin: Option<PluginHandle>,
 }
 
 /// The routes. To be served by [`serve()`], which adds request ids and the access log.

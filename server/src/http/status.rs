@@ -6,10 +6,11 @@ use axum::{
 };
 use cache_proto::StatsResponse;
 use http::{StatusCode, Uri};
+use plugin_sdk::host::{PluginHandle, PluginState, PluginStatus};
 use serde_json::{Value, json};
 
-use super::{App, Plugin};
-use crate::cache::{Cache, PluginState, StatsAnswer};
+use super::App;
+use crate::cache::{Cache, StatsAnswer};
 
 pub(super) async fn healthz() -> Response {
     super::json(StatusCode::OK, r#"{"status":"ok"}"#.into())
@@ -41,7 +42,7 @@ enum Readiness {
 impl Readiness {
     fn of(app: &App) -> Self {
         match &app.plugin {
-            Some(plugin) if plugin.status.borrow().is_first_start() => Self::Starting,
+            Some(plugin) if is_first_start(&plugin.status().borrow()) => Self::Starting,
             _ => Self::Ready,
         }
     }
@@ -61,27 +62,26 @@ impl Readiness {
     }
 }
 
+/// The first attempt to start has not ended yet, either way.
+fn is_first_start(status: &PluginStatus) -> bool {
+    status.starts <= 1 && matches!(status.state, PluginState::Starting { .. })
+}
+
 fn is_verbose(uri: &Uri) -> bool {
     let query = uri.query().unwrap_or_default();
     query.split('&').any(|pair| pair.split('=').next() == Some("verbose"))
 }
 
-async fn describe(plugin: &Plugin, cache: &Cache) -> Value {
+async fn describe(plugin: &PluginHandle, cache: &Cache) -> Value {
     let stats = match cache {
         Cache::Remote(remote) => show_stats(remote.stats().await),
         Cache::NoOp => Value::Null,
     };
-    let status = plugin.status.borrow();
-    let (state, pid) = match &status.state {
-        PluginState::Starting { .. } => ("starting", None),
-        PluginState::Serving { pid, .. } => ("serving", *pid),
-        PluginState::Down { .. } => ("down", None),
-        PluginState::Stopped => ("stopped", None),
-    };
+    let status = plugin.status().borrow().clone();
     json!({
-        "name": plugin.name,
-        "state": state,
-        "pid": pid,
+        "name": plugin.name(),
+        "state": status.state.name(),
+        "pid": status.state.live().and_then(|live| live.pid),
         "restarts": status.restarts,
         "last_error": status.last_failure.as_ref().map(ToString::to_string),
         "stats": stats,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use plugin_sdk::plugin::{Context, Network, PluginBuilder};
+use plugin_sdk::plugin::{Context, HealthReporter, Network, PluginBuilder};
 use plugin_sdk::{Broker, BrokerError, BrokeredServer, MAX_MESSAGE_BYTES, MagicCookie, TlsConfig};
 use prost::Message;
 use prost_types::Any;
@@ -22,9 +22,13 @@ fn main() -> ExitCode {
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let chatty = has("--chatty");
     let limit = if has("--default-limits") { MAX_MESSAGE_BYTES } else { 4 * MAX_MESSAGE_BYTES };
+    let not_serving = has("--not-serving");
     let services = move |context: &Context| {
         if chatty {
             chat();
+        }
+        if not_serving {
+            context.health().set_not_serving();
         }
         Routes::new(SampleServer::new(Service::new(context)).max_decoding_message_size(limit))
     };
@@ -68,6 +72,7 @@ async fn test_mode(plugin: PluginBuilder) -> ExitCode {
 #[derive(Clone)]
 struct Service {
     version: u32,
+    health: HealthReporter,
     cancelled: Arc<AtomicU32>,
     /// Servers lent through the broker; they end with the plugin.
     lent: Arc<Mutex<Vec<BrokeredServer>>>,
@@ -75,7 +80,12 @@ struct Service {
 
 impl Service {
     fn new(context: &Context) -> Self {
-        Self { version: context.app_version().get(), cancelled: Arc::default(), lent: Arc::default() }
+        Self {
+            version: context.app_version().get(),
+            health: context.health().clone(),
+            cancelled: Arc::default(),
+            lent: Arc::default(),
+        }
     }
 }
 
@@ -144,6 +154,14 @@ impl Sample for Service {
     async fn die(&self, request: Request<String>) -> Result<Response<()>, Status> {
         match request.get_ref().split_once(' ').unwrap_or((request.get_ref(), "")) {
             ("exit", code) => std::process::exit(code.parse().unwrap_or(1)),
+            ("unwell", _) => {
+                self.health.set_not_serving();
+                Ok(Response::new(()))
+            }
+            ("well", _) => {
+                self.health.set_serving();
+                Ok(Response::new(()))
+            }
             ("panic", text) => panic!("{text}"),
             ("abort", _) => std::process::abort(),
             ("stop", _) => {

@@ -291,7 +291,7 @@ pub mod sample_client {
                 .insert(GrpcMethod::new("sample.v1.Sample", "Cancelled"));
             self.inner.unary(req, path, codec).await
         }
-        /// "exit N", "panic", "abort" or "stop" (SIGSTOP to itself).
+        /// "exit N", "panic", "abort" or "stop" (SIGSTOP to itself); "unwell" and "well" only say so of its health.
         pub async fn die(
             &mut self,
             request: impl tonic::IntoRequest<::prost::alloc::string::String>,
@@ -393,7 +393,7 @@ pub mod sample_server {
             &self,
             request: tonic::Request<()>,
         ) -> std::result::Result<tonic::Response<super::u32>, tonic::Status>;
-        /// "exit N", "panic", "abort" or "stop" (SIGSTOP to itself).
+        /// "exit N", "panic", "abort" or "stop" (SIGSTOP to itself); "unwell" and "well" only say so of its health.
         async fn die(
             &self,
             request: tonic::Request<::prost::alloc::string::String>,

@@ -1,0 +1,196 @@
+//! What the supervisor has decided or seen, and why: one event for each.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use tracing::{info, warn};
+
+use super::{Degradation, Failure, GiveUpReason, StopReason};
+use crate::host::journal::{Journal, Limit, Weigh};
+
+/// Something that happened to a plugin.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Event {
+    /// When.
+    pub at: SystemTime,
+    /// To which instance, if there is one.
+    pub instance: Option<u64>,
+    /// What. Shown, it is one line of English.
+    pub what: EventKind,
+}
+
+/// What can happen to a plugin.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is its name and what it shows")]
+pub enum EventKind {
+    Ordered { order: &'static str },
+    Refused { order: &'static str, why: String },
+    FileChanged,
+    Wanted,
+    Starting { attempt: u32 },
+    Serving { pid: Option<u32>, app_version: u32, after: Duration },
+    StartFailed { failure: Failure },
+    Ended { failure: Failure, open_calls: usize },
+    Degraded { why: Degradation },
+    Recovered,
+    BackingOff { attempt: u32, delay: Duration },
+    GaveUp { why: GiveUpReason },
+    Stopping,
+    Stopped { why: StopReason },
+    Disabled,
+    SwapStarted { program: Option<PathBuf> },
+    SwapSettling { pid: Option<u32>, settle: Duration },
+    SwapFailed { why: String },
+    Swapped { pid: Option<u32> },
+    Drained { open_calls: usize },
+    WarmUpFailed { why: String },
+    CrashFile { path: PathBuf },
+}
+
+impl EventKind {
+    /// Its kind in one word, for machines: `serving`, `start-failed`, `gave-up` and so on.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ordered { .. } => "ordered",
+            Self::Refused { .. } => "refused",
+            Self::FileChanged => "file-changed",
+            Self::Wanted => "wanted",
+            Self::Starting { .. } => "starting",
+            Self::Serving { .. } => "serving",
+            Self::StartFailed { .. } => "start-failed",
+            Self::Ended { .. } => "ended",
+            Self::Degraded { .. } => "degraded",
+            Self::Recovered => "recovered",
+            Self::BackingOff { .. } => "backing-off",
+            Self::GaveUp { .. } => "gave-up",
+            Self::Stopping => "stopping",
+            Self::Stopped { .. } => "stopped",
+            Self::Disabled => "disabled",
+            Self::SwapStarted { .. } => "swap-started",
+            Self::SwapSettling { .. } => "swap-settling",
+            Self::SwapFailed { .. } => "swap-failed",
+            Self::Swapped { .. } => "swapped",
+            Self::Drained { .. } => "drained",
+            Self::WarmUpFailed { .. } => "warm-up-failed",
+            Self::CrashFile { .. } => "crash-file",
+        }
+    }
+
+    /// Whether an operator should look at it.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        match self {
+            Self::StartFailed { .. }
+            | Self::Degraded { .. }
+            | Self::GaveUp { .. }
+            | Self::SwapFailed { .. }
+            | Self::WarmUpFailed { .. } => true,
+            Self::Ended { failure, .. } => !failure.is_success(),
+            Self::Drained { open_calls } => *open_calls > 0,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ordered { order } => write!(f, "an operator orders: {order}"),
+            Self::Refused { order, why } => write!(f, "{order} was refused: {why}"),
+            Self::FileChanged => f.write_str("its file has changed"),
+            Self::Wanted => f.write_str("a call needs it"),
+            Self::Starting { attempt: 1 } => f.write_str("starting"),
+            Self::Starting { attempt } => write!(f, "starting, attempt {attempt}"),
+            Self::Serving { app_version, after, .. } => {
+                write!(f, "serving version {app_version}, {after:.1?} after its start")
+            }
+            Self::StartFailed { failure } => write!(f, "failed to start: {}", failure.detail()),
+            Self::Ended { failure, open_calls: 0 } => failure.fmt(f),
+            Self::Ended { failure, open_calls } => write!(f, "{failure}, with {open_calls} calls open"),
+            Self::Degraded { why } => write!(f, "not well: {why}"),
+            Self::Recovered => f.write_str("well again"),
+            Self::BackingOff { attempt, delay } => write!(f, "attempt {attempt} in {delay:.1?}"),
+            Self::GaveUp { why } => write!(f, "given up: {why}"),
+            Self::Stopping => f.write_str("stopping"),
+            Self::Stopped { why } => write!(f, "stopped: {why}"),
+            Self::Disabled => f.write_str("disabled"),
+            Self::SwapStarted { program: None } => f.write_str("starting a new instance beside the old one"),
+            Self::SwapStarted { program: Some(program) } => {
+                write!(f, "starting {} beside the old instance", program.display())
+            }
+            Self::SwapSettling { settle, .. } => {
+                write!(f, "the new instance has to be well for {settle:.1?}")
+            }
+            Self::SwapFailed { why } => write!(f, "the old instance stays: {why}"),
+            Self::Swapped { .. } => f.write_str("the new instance has taken over"),
+            Self::Drained { open_calls: 0 } => f.write_str("all calls to the old instance have ended"),
+            Self::Drained { open_calls } => {
+                write!(f, "{open_calls} calls to the old instance took too long and are broken off")
+            }
+            Self::WarmUpFailed { why } => write!(f, "the new instance was not warmed up: {why}"),
+            Self::CrashFile { path } => write!(f, "crash report in {}", path.display()),
+        }
+    }
+}
+
+impl Weigh for Event {
+    fn bytes(&self) -> usize {
+        let text = match &self.what {
+            EventKind::Refused { why, .. }
+            | EventKind::SwapFailed { why }
+            | EventKind::WarmUpFailed { why } => why.len(),
+            // The last words of a plugin are 200 lines of 500 characters at most.
+            EventKind::StartFailed { .. } => 4096,
+            _ => 0,
+        };
+        size_of::<Self>() + text
+    }
+}
+
+/// What is kept of events.
+pub(super) const EVENTS: Limit = Limit { entries: 1_000, bytes: 1 << 20 };
+
+/// Notes and logs events.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    name: std::sync::Arc<str>,
+    pub(super) journal: Journal<Event>,
+    /// The failure of a start that was last warned of. It comes again with every attempt.
+    warned: Option<(String, tokio::time::Instant)>,
+}
+
+/// Least time between two warnings of the same failure to start.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
+
+impl Recorder {
+    pub(super) fn new(name: std::sync::Arc<str>) -> Self {
+        Self { name, journal: Journal::new(EVENTS), warned: None }
+    }
+
+    pub(super) fn note(&mut self, instance: Option<u64>, pid: Option<u32>, what: EventKind) {
+        let quiet = !what.is_warning() || self.is_repetition(&what);
+        let plugin = &*self.name;
+        if quiet {
+            info!(plugin, pid, instance, event = what.name(), "plugin: {what}");
+        } else {
+            warn!(plugin, pid, instance, event = what.name(), "plugin: {what}");
+        }
+        self.journal.push(Event { at: SystemTime::now(), instance, what });
+    }
+
+    fn is_repetition(&mut self, what: &EventKind) -> bool {
+        let EventKind::StartFailed { failure } = what else { return false };
+        let (shown, now) = (failure.to_string(), tokio::time::Instant::now());
+        let repeated = self.warned.as_ref().is_some_and(|(warned, at)| {
+            *warned == shown && now.saturating_duration_since(*at) < BETWEEN_WARNINGS
+        });
+        if !repeated {
+            self.warned = Some((shown, now));
+        }
+        repeated
+    }
+}

@@ -1,0 +1,144 @@
+//! One running instance, as the supervisor looks after it: its end, its health, the way to it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::Code;
+
+use super::breaker::Breaker;
+use super::channel::{BreakerChange, LiveRoute};
+use super::crash::OomKills;
+use super::gate::Gate;
+use super::policy::Probe;
+use super::{Failure, Live};
+use crate::host::link::check;
+use crate::host::{HealthError, Plugin};
+
+/// An instance that has been started, or attached to, and was well.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) plugin: Box<Plugin>,
+    pub(super) live: Live,
+    pub(super) route: Arc<LiveRoute>,
+    pub(super) oom_kills: OomKills,
+    probe: Probe,
+    probing: Probing,
+    /// Health checks in a row without an answer.
+    silent: u32,
+}
+
+/// Where the health check is.
+enum Probing {
+    At(Instant),
+    Asking(Pin<Box<dyn Future<Output = Result<(), HealthError>> + Send>>),
+}
+
+impl std::fmt::Debug for Probing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::At(at) => f.debug_tuple("At").field(at).finish(),
+            Self::Asking(_) => f.write_str("Asking"),
+        }
+    }
+}
+
+/// What happened to an instance.
+#[derive(Debug)]
+pub(super) enum Happened {
+    Ended(Failure),
+    Well,
+    NotServing(&'static str),
+    /// So many checks in a row had no answer.
+    Silent {
+        probes: u32,
+    },
+}
+
+impl Instance {
+    pub(super) fn new(
+        number: u64,
+        plugin: Box<Plugin>,
+        oom_kills: OomKills,
+        probe: Probe,
+        changes: mpsc::UnboundedSender<BreakerChange>,
+    ) -> Self {
+        let now = Instant::now();
+        let live = Live {
+            instance: number,
+            pid: plugin.pid(),
+            app_version: plugin.app_version(),
+            address: plugin.address().clone(),
+            since: now,
+            since_time: SystemTime::now(),
+        };
+        let route = Arc::new(LiveRoute {
+            instance: number,
+            channel: plugin.channel(),
+            gate: Gate::new(),
+            breaker: Breaker::new(),
+            changes,
+        });
+        Self { plugin, live, route, oom_kills, probe, probing: Probing::At(now + probe.interval), silent: 0 }
+    }
+
+    /// Waits for something to happen. Cancel safe.
+    pub(super) async fn next(&mut self) -> Happened {
+        let Self { plugin, probe, probing, silent, .. } = self;
+        tokio::select! {
+            biased;
+            exit = plugin.exited() => Happened::Ended(Failure::Ended(exit)),
+            () = plugin.lost() => Happened::Ended(Failure::Lost),
+            answer = probing.answer(plugin, *probe) => match answer {
+                Ok(()) => {
+                    *silent = 0;
+                    Happened::Well
+                }
+                Err(HealthError::NotServing(status)) => {
+                    *silent = 0;
+                    Happened::NotServing(status)
+                }
+                // A plugin without the health service answers all the same.
+                Err(HealthError::Check(status)) if status.code() == Code::Unimplemented => {
+                    *silent = 0;
+                    Happened::Well
+                }
+                Err(HealthError::Check(_) | HealthError::TimedOut(_)) => {
+                    *silent += 1;
+                    Happened::Silent { probes: *silent }
+                }
+            },
+        }
+    }
+
+    /// Has the next health check made now, unless one is under way.
+    pub(super) fn probe_now(&mut self) {
+        if let Probing::At(at) = &mut self.probing {
+            *at = Instant::now();
+        }
+    }
+}
+
+impl Probing {
+    /// Makes one health check, when it is due. Cancel safe.
+    async fn answer(&mut self, plugin: &Plugin, probe: Probe) -> Result<(), HealthError> {
+        loop {
+            match self {
+                Self::At(at) => {
+                    tokio::time::sleep_until(*at).await;
+                    let check = tokio::time::timeout(probe.timeout, check(plugin.channel()));
+                    *self = Self::Asking(Box::pin(async move {
+                        check.await.unwrap_or(Err(HealthError::TimedOut(probe.timeout)))
+                    }));
+                }
+                Self::Asking(asking) => {
+                    let answer = asking.as_mut().await;
+                    *self = Self::At(Instant::now() + probe.interval);
+                    return answer;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! A plugin that is kept running: started again when it ends, looked at while it runs, swapped for another without a call
+//! being lost, and called through one channel all the while.
+//!
+//! ```text
+//!              ┌────────────── BackingOff ◀──failed──┐
+//!              ▼ timer                               │ started too often without serving,
+//!  start ─▶ Starting ──ready──▶ Serving ──ended──────┤ or bound to fail again: GaveUp
+//!              ▲                  │ ▲                │   (an operator, or a changed file if that is watched,
+//!              │            unwell▼ │well            │    starts it anew)
+//!              │                Degraded ────ended───┘
+//!              └── after a stable run at once
+//!  any ──stop──▶ Stopping ──gone──▶ Stopped          any ──disable──▶ Stopping ──gone──▶ Disabled
+//! ```
+//!
+//! One task owns all of it; [`PluginStatus`] is published on a `watch`, each decision is an [`Event`] with its reason.
+
+mod backoff;
+mod breaker;
+mod channel;
+mod crash;
+mod event;
+mod failure;
+mod file_watch;
+mod gate;
+mod instance;
+mod machine;
+mod policy;
+mod start;
+mod state;
+mod swap;
+mod task;
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::transport::Channel;
+use tracing::Level;
+
+pub use backoff::Backoff;
+pub use channel::{CallError, PluginChannel};
+pub use crash::CrashReport;
+pub use event::{Event, EventKind};
+pub use failure::Failure;
+pub use policy::{Intensity, Probe, Restart, RestartPolicy, Swap};
+pub use state::{Degradation, GiveUpReason, Live, PluginState, PluginStatus, SourceInfo, StopReason};
+
+use super::journal::Journal;
+use super::logbook::{LogBook, LogLine};
+use super::{Attach, Launch};
+use crate::{AppVersion, one_line};
+use channel::Route;
+use event::Recorder;
+use machine::Order;
+use policy::Settings;
+use start::Source;
+use task::{Parts, Reply, Request, Task};
+
+/// Orders that wait for the task.
+const REQUESTS: usize = 64;
+
+/// What is to be kept running, and how. [`start`](Self::start) begins.
+///
+/// ```no_run
+/// use plugin_sdk::MagicCookie;
+/// use plugin_sdk::host::{Contract, Launch, Supervisor};
+///
+/// # async fn example() -> Result<(), plugin_sdk::host::OrderError> {
+/// let contract = Contract::new(MagicCookie::new("EXAMPLE_PLUGIN", "1f0e"), [1]);
+/// let plugin = Supervisor::launch(Launch::new("/usr/lib/example/plugin", contract)).start();
+/// let channel = plugin.channel(); // For any client that tonic generates; it outlives the plugin's processes.
+/// plugin.handle().restart().await?; // What an operator might do.
+/// plugin.shutdown().await;
+/// # drop(channel);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Supervisor {
+    source: Source,
+    settings: Settings,
+}
+
+impl Supervisor {
+    /// Instances are processes that this host launches.
+    pub fn launch(launch: Launch) -> Self {
+        Self { source: Source::Launch(Box::new(launch)), settings: Settings::default() }
+    }
+
+    /// There is one instance, somebody else's: it is attached to, again and again if need be.
+    pub fn attach(attach: Attach) -> Self {
+        Self { source: Source::Attach(Box::new(attach)), settings: Settings::default() }
+    }
+
+    /// When, and how often, the plugin is started again.
+    pub fn policy(mut self, policy: RestartPolicy) -> Self {
+        self.settings.policy = policy;
+        self
+    }
+
+    /// How a running instance is looked at.
+    pub fn probe(mut self, probe: Probe) -> Self {
+        self.settings.probe = probe;
+        self
+    }
+
+    /// How an instance takes over from another.
+    pub fn swap(mut self, swap: Swap) -> Self {
+        self.settings.swap = swap;
+        self
+    }
+
+    /// Starts the plugin when the first call needs it. Default: at once.
+    pub fn lazy(mut self, lazy: bool) -> Self {
+        self.settings.lazy = lazy;
+        self
+    }
+
+    /// Ends the plugin when no call was open for so long; the next call starts it again, and waits for it. Default: never.
+    pub fn idle_after(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.settings.idle_after = idle.into();
+        self
+    }
+
+    /// Has a new executable take over as soon as its file is there, and a plugin that was given up started again. Default:
+    /// no.
+    pub fn watch_file(mut self, watch: bool) -> Self {
+        self.settings.watch_file = watch;
+        self
+    }
+
+    /// A directory for crash reports, of which the latest 20 of each plugin are kept. Default: they are kept in memory
+    /// alone.
+    pub fn crash_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.settings.crash_dir = Some(dir.into());
+        self
+    }
+
+    /// Has the application hand over what the old instance knows to the new one, in the course of a swap and before the new
+    /// one is called: gets both channels, the old one's first. If it fails, or takes longer than 10 s, the swap goes on.
+    pub fn warm_up<F>(mut self, warm_up: impl Fn(Channel, Channel) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        self.settings.warm_up = Some(Arc::new(move |old, new| Box::pin(warm_up(old, new))));
+        self
+    }
+
+    /// Begins. Returns at once; [`Supervised::status`] tells what becomes of it.
+    ///
+    /// # Panics
+    /// Outside of a tokio run time.
+    pub fn start(self) -> Supervised {
+        let Self { source, settings } = self;
+        let log_book = LogBook::new();
+        let source = source.recorded(log_book.clone());
+        let name: Arc<str> = source.name().into();
+        let (status, status_reader) = watch::channel(PluginStatus {
+            name: Arc::clone(&name),
+            source: source.info(),
+            state: if settings.lazy {
+                PluginState::Stopped(StopReason::NotNeeded)
+            } else {
+                PluginState::Starting { attempt: 1 }
+            },
+            since: SystemTime::now(),
+            starts: 0,
+            restarts: 0,
+            swaps: 0,
+            last_failure: None,
+        });
+        let (route, route_reader) = watch::channel(if settings.lazy { Route::Asleep } else { Route::Down });
+        let (request, requests) = mpsc::channel(REQUESTS);
+        let wake = Arc::new(Notify::new());
+        let recorder = Recorder::new(Arc::clone(&name));
+        let crashes = Journal::new(crash::CRASHES);
+        let handle = PluginHandle {
+            name,
+            request,
+            status: status_reader,
+            channel: PluginChannel::new(route_reader, Arc::clone(&wake)),
+            events: recorder.journal.clone(),
+            crashes: crashes.clone(),
+            log_book: log_book.clone(),
+        };
+        let parts = Parts { source, settings, recorder, crashes, log_book, status, route, wake, requests };
+        let task = tokio::spawn(Task::new(parts).run());
+        Supervised { handle, task }
+    }
+}
+
+/// A plugin that is kept running. Dropping it kills the plugin's process group; [`shutdown`](Self::shutdown) is kinder.
+#[derive(Debug)]
+pub struct Supervised {
+    handle: PluginHandle,
+    task: JoinHandle<()>,
+}
+
+impl Supervised {
+    /// For those who look and give orders.
+    #[must_use]
+    pub fn handle(&self) -> &PluginHandle {
+        &self.handle
+    }
+
+    /// For those who call: see [`PluginHandle::channel`].
+    #[must_use]
+    pub fn channel(&self) -> PluginChannel {
+        self.handle.channel()
+    }
+
+    /// Where the plugin is in its life: see [`PluginHandle::status`].
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<PluginStatus> {
+        self.handle.status()
+    }
+
+    /// Ends the plugin as [`Plugin::shutdown`](super::Plugin::shutdown) does, and a swap under way with it, and keeps it no
+    /// longer. Calls fail from now on. A service that was attached to is left running.
+    pub async fn shutdown(mut self) {
+        let (done, finished) = oneshot::channel();
+        if self.handle.request.send(Request::Shutdown { done }).await.is_ok() {
+            let _finished_or_gone = finished.await;
+        }
+        let _ended = (&mut self.task).await;
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        // Drops the plugin with the task, which kills its group.
+        self.task.abort();
+    }
+}
+
+/// A handle of a plugin that is kept running, for those who look and give orders. Cheap to clone. Does not keep the plugin
+/// alive.
+#[derive(Debug, Clone)]
+pub struct PluginHandle {
+    name: Arc<str>,
+    request: mpsc::Sender<Request>,
+    status: watch::Receiver<PluginStatus>,
+    channel: PluginChannel,
+    events: Journal<Event>,
+    crashes: Journal<CrashReport>,
+    log_book: LogBook,
+}
+
+/// Why an order did not lead to what it was to lead to.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum OrderError {
+    /// The plugin is disabled. Enable it first.
+    #[error("the plugin is disabled")]
+    Disabled,
+    /// The plugin is somebody else's: it can be attached to, and not be exchanged.
+    #[error("the plugin is not this host's to exchange")]
+    NotOurs,
+    /// Too many swaps wait already.
+    #[error("too many reloads are waiting")]
+    Busy,
+    /// It did not start. Whether it is tried again is for the policy, and in a swap the old instance goes on.
+    #[error("the plugin did not start: {0}")]
+    NotStarted(Failure),
+    /// The new instance ended before it had taken over. The old one goes on.
+    #[error("the new instance did not last: {0}")]
+    Ended(Failure),
+    /// The new instance was not well before it had taken over. The old one goes on.
+    #[error("the new instance is not well: {0}")]
+    Unwell(Degradation),
+    /// The new instance speaks an older version than the one that it was to take over from. The old one goes on.
+    #[error("the new instance speaks version {new}, the old one {old}")]
+    OlderVersion {
+        /// Of the one that goes on.
+        old: AppVersion,
+        /// Of the other.
+        new: AppVersion,
+    },
+    /// Another order was given, and that one counts.
+    #[error("another order came in between")]
+    Superseded,
+    /// The plugin is not kept any more.
+    #[error("the host is stopping")]
+    Gone,
+}
+
+impl OrderError {
+    /// All there is to say, on one line, the plugin's own last words among it.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::NotStarted(failure) | Self::Ended(failure) => failure.detail(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Orders. Each may be given at any time and any number of times; those that ask for what is so already change nothing.
+/// They return when it is so, or cannot become so; dropping the future does not take an order back.
+impl PluginHandle {
+    /// What the plugin is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the plugin is in its life, for as long as anybody wants to know.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<PluginStatus> {
+        self.status.clone()
+    }
+
+    /// The channel to whichever instance serves.
+    #[must_use]
+    pub fn channel(&self) -> PluginChannel {
+        self.channel.clone()
+    }
+
+    /// What was decided and seen, and why: the latest 1,000 events.
+    #[must_use]
+    pub fn events(&self) -> &Journal<Event> {
+        &self.events
+    }
+
+    /// The latest 20 crashes.
+    #[must_use]
+    pub fn crashes(&self) -> &Journal<CrashReport> {
+        &self.crashes
+    }
+
+    /// What the plugin has said: the latest 2,000 lines, of all its instances.
+    #[must_use]
+    pub fn logs(&self) -> &Journal<LogLine> {
+        &self.log_book.lines
+    }
+
+    /// The least important level at which what the plugin says is logged by the host.
+    #[must_use]
+    pub fn log_level(&self) -> Level {
+        self.log_book.level()
+    }
+
+    /// Has the host log what the plugin says from this level on. [`logs`](Self::logs) has all of it.
+    pub fn set_log_level(&self, level: Level) {
+        self.log_book.set_level(level);
+    }
+
+    /// Ends the instance that runs, and starts another; starts one if none runs. Two operators who do so at once get one
+    /// restart.
+    ///
+    /// # Errors
+    /// [`OrderError::NotStarted`] if the first attempt fails; others may follow. [`OrderError::Disabled`].
+    pub async fn restart(&self) -> Result<Option<Live>, OrderError> {
+        self.order(Order::Restart).await
+    }
+
+    /// Has another instance take over without a call being lost: of the same executable, whatever its file holds now, or of
+    /// `program`, which is then what is started from now on. If none runs, starts one.
+    ///
+    /// # Errors
+    /// Why the old instance goes on, and `program` is forgotten.
+    pub async fn reload(&self, program: Option<PathBuf>) -> Result<Option<Live>, OrderError> {
+        self.ask(|reply| Request::Reload { program, reply }).await
+    }
+
+    /// Starts the plugin if it does not run, at once and with all failures forgotten.
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart).
+    pub async fn start(&self) -> Result<Option<Live>, OrderError> {
+        self.order(Order::Start).await
+    }
+
+    /// Ends the plugin. It stays ended until it is started.
+    ///
+    /// # Errors
+    /// [`OrderError::Superseded`] if somebody starts it meanwhile.
+    pub async fn stop(&self) -> Result<Option<Live>, OrderError> {
+        self.order(Order::Stop).await
+    }
+
+    /// Ends the plugin. It can be started only after it was enabled.
+    ///
+    /// # Errors
+    /// [`OrderError::Superseded`] if somebody enables it meanwhile.
+    pub async fn disable(&self) -> Result<Option<Live>, OrderError> {
+        self.order(Order::Disable).await
+    }
+
+    /// Starts the plugin if it was disabled.
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart).
+    pub async fn enable(&self) -> Result<Option<Live>, OrderError> {
+        self.order(Order::Enable).await
+    }
+
+    /// Forgets all failures: starts the plugin if it was given up or waits for its next start.
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart).
+    pub async fn clear(&self) -> Result<Option<Live>, OrderError> {
+        self.order(Order::Clear).await
+    }
+
+    async fn order(&self, order: Order) -> Result<Option<Live>, OrderError> {
+        self.ask(|reply| Request::Order { order, reply }).await
+    }
+
+    async fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<Option<Live>, OrderError> {
+        let (reply, answer) = oneshot::channel();
+        self.request.send(request(reply)).await.map_err(|_| OrderError::Gone)?;
+        answer.await.unwrap_or(Err(OrderError::Gone))
+    }
+}
+
+/// A random number in `0.0..1.0`, good enough to spread starts over time.
+fn random() -> f64 {
+    // Each hasher has keys of its own; 53 bits are what an f64 holds.
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
+    let part = (RandomState::new().hash_one(()) >> 11) as f64;
+    part / (1_u64 << 53) as f64
+}

@@ -1,0 +1,186 @@
+//! What the supervisor publishes: where the plugin is in its life, and how it got there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::Failure;
+use super::policy::Intensity;
+use crate::{AppVersion, PluginAddress};
+
+/// Where a plugin is in its life.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum PluginState {
+    /// An instance is being started, or attached to.
+    Starting {
+        /// Which start in a row it is, from 1.
+        attempt: u32,
+    },
+    /// An instance takes calls.
+    Serving(Live),
+    /// An instance runs and is not well. Calls fail at once until it is.
+    Degraded {
+        /// The instance.
+        live: Live,
+        /// What is wrong with it.
+        why: Degradation,
+    },
+    /// An instance is being ended.
+    Stopping,
+    /// There is none; the next start comes by itself.
+    BackingOff {
+        /// Which start in a row it will be, from 1.
+        attempt: u32,
+        /// When.
+        retry_at: Instant,
+        /// What happened last; `None` if it ended in good order.
+        last: Option<Failure>,
+    },
+    /// There is none, and no start comes by itself: an operator has to start or clear it, or its file has to change
+    /// if that is watched.
+    GaveUp {
+        /// Why.
+        why: GiveUpReason,
+        /// What happened last.
+        last: Option<Failure>,
+    },
+    /// There is none, and there need not be one.
+    Stopped(StopReason),
+    /// There is none, and nothing but `enable` starts one.
+    Disabled,
+}
+
+impl PluginState {
+    /// The state in one word of lower case, for people and machines: `starting`, `serving`, `degraded`, `stopping`,
+    /// `backing-off`, `gave-up`, `stopped`, `disabled`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Starting { .. } => "starting",
+            Self::Serving(_) => "serving",
+            Self::Degraded { .. } => "degraded",
+            Self::Stopping => "stopping",
+            Self::BackingOff { .. } => "backing-off",
+            Self::GaveUp { .. } => "gave-up",
+            Self::Stopped(_) => "stopped",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// The instance that runs.
+    #[must_use]
+    pub fn live(&self) -> Option<&Live> {
+        match self {
+            Self::Serving(live) | Self::Degraded { live, .. } => Some(live),
+            _ => None,
+        }
+    }
+}
+
+/// An instance that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    /// Its number among the instances of this plugin, from 1.
+    pub instance: u64,
+    /// Its process id; `None` for a service.
+    pub pid: Option<u32>,
+    /// The version that was agreed on.
+    pub app_version: AppVersion,
+    /// Where it listens.
+    pub address: PluginAddress,
+    /// Since when it serves.
+    pub since: Instant,
+    /// The same on the calendar.
+    pub since_time: SystemTime,
+}
+
+/// What is wrong with an instance that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Degradation {
+    /// It says so.
+    #[error("its health is {0}")]
+    NotServing(&'static str),
+    /// It does not answer health checks.
+    #[error("it has not answered {probes} health checks")]
+    Silent {
+        /// How many in a row.
+        probes: u32,
+    },
+    /// Calls to it fail, one after the other; see [`CallError::Suspended`](crate::host::CallError::Suspended).
+    #[error("calls to it fail")]
+    CallsFail,
+}
+
+/// Why no start comes by itself any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GiveUpReason {
+    /// Another start is bound to fail in the same way.
+    #[error("another start would fail in the same way")]
+    Permanent,
+    /// So many starts in a row did not get it to serve.
+    #[error("{starts} starts in a row have failed")]
+    NeverServed {
+        /// How many.
+        starts: u32,
+    },
+    /// It serves, and dies too often.
+    #[error("it was restarted {} times within {:?}", .0.restarts, .0.within)]
+    Intensity(Intensity),
+}
+
+/// Why there is no instance and need not be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// No call has needed it yet.
+    #[error("no call has needed it yet")]
+    NotNeeded,
+    /// No call has needed it for long. The next one starts it.
+    #[error("no call has needed it for some time")]
+    Idle,
+    /// Somebody has said so.
+    #[error("an operator has stopped it")]
+    Operator,
+    /// It has ended, and the policy does not start it again.
+    #[error("it has ended, and is not to be restarted")]
+    Policy,
+    /// The supervisor itself has ended.
+    #[error("its host is stopping")]
+    Shutdown,
+}
+
+/// All that there is to know about a plugin at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PluginStatus {
+    /// What it is called.
+    pub name: Arc<str>,
+    /// What is started, or where is attached to.
+    pub source: SourceInfo,
+    /// Where it is in its life.
+    pub state: PluginState,
+    /// Since when it is there.
+    pub since: SystemTime,
+    /// Instances that were started so far, those of swaps included.
+    pub starts: u64,
+    /// Of these, those that took the place of one that had failed.
+    pub restarts: u64,
+    /// Swaps that have succeeded.
+    pub swaps: u64,
+    /// Why the last one ended or could not be started.
+    pub last_failure: Option<Failure>,
+}
+
+/// Where instances come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceInfo {
+    /// From an executable.
+    Program(PathBuf),
+    /// They are somebody else's, at this address.
+    Address(PluginAddress),
+}

@@ -1,0 +1,280 @@
+//! Swaps: an instance takes over from another without a call being lost.
+//!
+//! ```text
+//! start beside the old one ─▶ settle: has to be well for a while ─▶ switch ─▶ drain the old one ─▶ end it
+//!          └──────── any failure: the new one is ended, the old one goes on ──────────┘
+//! ```
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::crash::OomKills;
+use super::instance::{self, Instance};
+use super::start::{NotStarted, Source, Starting};
+use super::task::{Done, Reply, Task, answer};
+use super::{EventKind, OrderError, one_line};
+use crate::host::Plugin;
+
+/// Hands what the old instance knows over to the new one, before it is called.
+pub(super) type WarmUp = Arc<dyn Fn(Channel, Channel) -> WarmingUp + Send + Sync>;
+
+pub(super) type WarmingUp = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
+/// How long a warm-up may take.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where a swap is.
+pub(super) enum Swapping {
+    No,
+    Starting(Candidate),
+    WarmingUp {
+        candidate: Candidate,
+        warming_up: Pin<Box<dyn Future<Output = Result<(), String>> + Send>>,
+    },
+    Settling {
+        candidate: Candidate,
+        until: Instant,
+    },
+    /// The new instance was not good enough.
+    Abandoning {
+        ending: Done,
+        why: OrderError,
+        reply: Option<Reply>,
+    },
+    /// The new instance is called, and calls to the old one end.
+    Draining {
+        draining: Pin<Box<dyn Future<Output = usize> + Send>>,
+        reply: Option<Reply>,
+    },
+}
+
+/// An instance that is to take over.
+pub(super) enum Candidate {
+    Starting {
+        starting: Starting,
+        source: Source,
+        number: u64,
+        begun: Instant,
+        oom_kills: OomKills,
+        reply: Option<Reply>,
+    },
+    Settling {
+        instance: Box<Instance>,
+        source: Source,
+        reply: Option<Reply>,
+    },
+}
+
+/// What happened to a swap.
+pub(super) enum Happened {
+    Started(Result<Box<Plugin>, NotStarted>),
+    WarmedUp(Result<(), String>),
+    /// To the instance that has to be well for a while.
+    Instance(instance::Happened),
+    Settled,
+    Abandoned,
+    Drained {
+        open_calls: usize,
+    },
+}
+
+impl Swapping {
+    /// Waits for the next thing to happen. Cancel safe.
+    pub(super) async fn next(&mut self) -> Happened {
+        match self {
+            Self::Starting(Candidate::Starting { starting, .. }) => {
+                Happened::Started(starting.outcome().await)
+            }
+            Self::WarmingUp { warming_up, .. } => Happened::WarmedUp(warming_up.as_mut().await),
+            Self::Settling { candidate: Candidate::Settling { instance, .. }, until } => {
+                tokio::select! {
+                    biased;
+                    happened = instance.next() => Happened::Instance(happened),
+                    () = tokio::time::sleep_until(*until) => Happened::Settled,
+                }
+            }
+            Self::Abandoning { ending, .. } => {
+                ending.as_mut().await;
+                Happened::Abandoned
+            }
+            Self::Draining { draining, .. } => Happened::Drained { open_calls: draining.as_mut().await },
+            Self::No | Self::Starting(_) | Self::Settling { .. } => std::future::pending().await,
+        }
+    }
+
+    /// The instance that can take the place of one that has just ended.
+    pub(super) fn into_successor(self) -> Result<Candidate, Self> {
+        match self {
+            Self::Starting(candidate)
+            | Self::WarmingUp { candidate, .. }
+            | Self::Settling { candidate, .. } => Ok(candidate),
+            other => Err(other),
+        }
+    }
+}
+
+impl Candidate {
+    async fn end(self) {
+        match self {
+            Self::Starting { starting, .. } => starting.give_up().await,
+            Self::Settling { instance, .. } => _ = instance.plugin.shutdown().await,
+        }
+    }
+
+    fn take_reply(&mut self) -> Option<Reply> {
+        match self {
+            Self::Starting { reply, .. } | Self::Settling { reply, .. } => reply.take(),
+        }
+    }
+}
+
+impl Task {
+    pub(super) fn begin_swap(&self, source: Source, number: u64, reply: Option<Reply>) -> Swapping {
+        let (starting, begun, oom_kills) = (source.start(), Instant::now(), OomKills::now());
+        Swapping::Starting(Candidate::Starting { starting, source, number, begun, oom_kills, reply })
+    }
+
+    pub(super) fn swapped(&mut self, happened: Happened) {
+        let swapping = std::mem::replace(self.swapping(), Swapping::No);
+        let next = match (swapping, happened) {
+            (
+                Swapping::Starting(Candidate::Starting { source, number, oom_kills, reply, .. }),
+                Happened::Started(Ok(plugin)),
+            ) => {
+                let instance = self.instance(number, plugin, oom_kills);
+                self.begun(instance, source, reply)
+            }
+            (Swapping::Starting(Candidate::Starting { reply, .. }), Happened::Started(Err(not_started))) => {
+                let why = match not_started {
+                    NotStarted::Failed(failure) => OrderError::NotStarted(failure),
+                    NotStarted::Cancelled => OrderError::Superseded,
+                };
+                self.swap_failed(why, reply);
+                Swapping::No
+            }
+            (Swapping::WarmingUp { candidate, .. }, Happened::WarmedUp(outcome)) => {
+                if let Err(why) = outcome {
+                    self.note(EventKind::WarmUpFailed { why });
+                }
+                self.settle(candidate)
+            }
+            (Swapping::Settling { candidate, until }, Happened::Instance(happened)) => match happened {
+                instance::Happened::Well => Swapping::Settling { candidate, until },
+                instance::Happened::Ended(failure) => abandon(candidate, OrderError::Ended(failure)),
+                instance::Happened::NotServing(status) => {
+                    abandon(candidate, OrderError::Unwell(super::Degradation::NotServing(status)))
+                }
+                instance::Happened::Silent { probes } => {
+                    abandon(candidate, OrderError::Unwell(super::Degradation::Silent { probes }))
+                }
+            },
+            (
+                Swapping::Settling { candidate: Candidate::Settling { instance, source, reply }, .. },
+                Happened::Settled,
+            ) => self.switch(instance, source, reply),
+            (Swapping::Abandoning { why, reply, .. }, Happened::Abandoned) => {
+                self.swap_failed(why, reply);
+                Swapping::No
+            }
+            (Swapping::Draining { reply, .. }, Happened::Drained { open_calls }) => {
+                self.note(EventKind::Drained { open_calls });
+                answer(reply, Ok(self.running().map(|instance| instance.live.clone())));
+                Swapping::No
+            }
+            (other, _) => other,
+        };
+        *self.swapping() = next;
+    }
+
+    fn begun(&mut self, instance: Box<Instance>, source: Source, reply: Option<Reply>) -> Swapping {
+        let Some(old) = self.running() else { return self.settle(candidate_of(instance, source, reply)) };
+        let (version, channel) = (old.live.app_version, old.plugin.channel());
+        let new = instance.live.app_version;
+        let warm_up = self.warm_up().map(|warm_up| warm_up(channel, instance.plugin.channel()));
+        let candidate = candidate_of(instance, source, reply);
+        match warm_up {
+            _ if new < version => abandon(candidate, OrderError::OlderVersion { old: version, new }),
+            None => self.settle(candidate),
+            Some(warming_up) => {
+                let warming_up = Box::pin(async move {
+                    match tokio::time::timeout(WARM_UP_LIMIT, warming_up).await {
+                        Ok(outcome) => outcome.map_err(|status| one_line(&status).to_string()),
+                        Err(_) => Err(format!("it took longer than {WARM_UP_LIMIT:?}")),
+                    }
+                });
+                Swapping::WarmingUp { candidate, warming_up }
+            }
+        }
+    }
+
+    fn settle(&mut self, candidate: Candidate) -> Swapping {
+        let settle = self.swap_settings().settle;
+        if let Candidate::Settling { instance, .. } = &candidate {
+            let live = instance.live.clone();
+            self.note_of(&live, EventKind::SwapSettling { pid: live.pid, settle });
+        }
+        Swapping::Settling { candidate, until: Instant::now() + settle }
+    }
+
+    /// Has calls go to the new instance from now on, and ends the old one when its calls have ended.
+    fn switch(&mut self, instance: Box<Instance>, source: Source, reply: Option<Reply>) -> Swapping {
+        let old = self.take_running();
+        self.adopt_source(source);
+        self.take_over(instance);
+        let Some(old) = old else {
+            answer(reply, Ok(self.running().map(|instance| instance.live.clone())));
+            return Swapping::No;
+        };
+        let drain = self.swap_settings().drain;
+        let draining = Box::pin(async move {
+            // Only now: a call that finds it closed finds the new route as well.
+            old.route.gate.close();
+            let _ = tokio::time::timeout(drain, old.route.gate.emptied()).await;
+            let open_calls = old.route.gate.count();
+            old.plugin.shutdown().await;
+            open_calls
+        });
+        Swapping::Draining { draining, reply }
+    }
+
+    fn swap_failed(&mut self, why: OrderError, reply: Option<Reply>) {
+        self.note(EventKind::SwapFailed { why: why.detail() });
+        answer(reply, Err(why));
+    }
+
+    /// Gives a swap up. The future ends what there is of it.
+    pub(super) fn give_up_swap(&mut self, why: &OrderError) -> Done {
+        match std::mem::replace(self.swapping(), Swapping::No) {
+            Swapping::No => Box::pin(std::future::ready(())),
+            Swapping::Starting(mut candidate)
+            | Swapping::WarmingUp { mut candidate, .. }
+            | Swapping::Settling { mut candidate, .. } => {
+                let reply = candidate.take_reply();
+                self.swap_failed(why.clone(), reply);
+                Box::pin(candidate.end())
+            }
+            Swapping::Abandoning { ending, why, reply } => {
+                self.swap_failed(why, reply);
+                ending
+            }
+            Swapping::Draining { draining, reply } => {
+                answer(reply, Err(why.clone()));
+                Box::pin(async move { _ = draining.await })
+            }
+        }
+    }
+}
+
+fn candidate_of(instance: Box<Instance>, source: Source, reply: Option<Reply>) -> Candidate {
+    Candidate::Settling { instance, source, reply }
+}
+
+fn abandon(mut candidate: Candidate, why: OrderError) -> Swapping {
+    let reply = candidate.take_reply();
+    Swapping::Abandoning { ending: Box::pin(candidate.end()), why, reply }
+}

@@ -1,0 +1,815 @@
+//! The one task that owns a plugin: it does what the [`Machine`] decides, and publishes what there is.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::channel::{BreakerChange, Route};
+use super::crash::{CrashReport, OomKills};
+use super::event::Recorder;
+use super::file_watch::{self, FileWatch};
+use super::instance::{Happened, Instance};
+use super::machine::{Act, Input, Machine, Order, Phase, Then};
+use super::policy::Settings;
+use super::random;
+use super::start::{NotStarted, Source, Starting};
+use super::swap::{Candidate, Swapping};
+use super::{Degradation, EventKind, Failure, Live, OrderError, PluginState, PluginStatus, StopReason};
+use crate::host::Plugin;
+use crate::host::journal::Journal;
+use crate::host::logbook::LogBook;
+
+/// What an operator can ask for.
+#[derive(Debug)]
+pub(super) enum Request {
+    Order { order: Order, reply: Reply },
+    Reload { program: Option<PathBuf>, reply: Reply },
+    Shutdown { done: oneshot::Sender<()> },
+}
+
+/// To whoever waits for what an order leads to: the instance that serves then, if one does.
+pub(super) type Reply = oneshot::Sender<Result<Option<Live>, OrderError>>;
+
+pub(super) type Done = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the task is made of.
+pub(super) struct Parts {
+    pub(super) source: Source,
+    pub(super) settings: Settings,
+    pub(super) recorder: Recorder,
+    pub(super) crashes: Journal<CrashReport>,
+    pub(super) log_book: LogBook,
+    pub(super) status: watch::Sender<PluginStatus>,
+    pub(super) route: watch::Sender<Route>,
+    pub(super) wake: Arc<Notify>,
+    pub(super) requests: mpsc::Receiver<Request>,
+}
+
+pub(super) struct Task {
+    source: Source,
+    settings: Settings,
+    recorder: Recorder,
+    crashes: Journal<CrashReport>,
+    /// Writing crash reports.
+    reports: JoinSet<Option<PathBuf>>,
+    log_book: LogBook,
+    status: watch::Sender<PluginStatus>,
+    route: watch::Sender<Route>,
+    wake: Arc<Notify>,
+    requests: mpsc::Receiver<Request>,
+    changes: (mpsc::UnboundedSender<BreakerChange>, mpsc::UnboundedReceiver<BreakerChange>),
+    machine: Machine,
+    work: Work,
+    swapping: Swapping,
+    /// Swaps that have to wait for the one before them, or for a start.
+    reloads: VecDeque<(Option<PathBuf>, Option<Reply>)>,
+    waiting: Vec<Waiting>,
+    file: Option<FileWatch>,
+    /// Whether it was a call that has asked for the start.
+    woken: bool,
+    unwell: Option<Degradation>,
+    breaker_open: bool,
+    /// When the plugin may be idle.
+    idle_check: Option<Instant>,
+    /// Instances so far.
+    instances: u64,
+}
+
+/// What there is of the plugin.
+enum Work {
+    Nothing,
+    Starting {
+        starting: Starting,
+        number: u64,
+        begun: Instant,
+        oom_kills: OomKills,
+        /// Takes the place of the source if the start succeeds.
+        adopt: Option<Source>,
+    },
+    Running(Box<Instance>),
+    /// It did not answer and is being killed.
+    Killing {
+        killing: Pin<Box<dyn Future<Output = (Box<Instance>, Failure)> + Send>>,
+    },
+    Ending(Done),
+}
+
+/// What happened to it.
+enum Worked {
+    Started(Result<Box<Plugin>, NotStarted>),
+    Happened(Happened),
+    Killed(Box<Instance>, Failure),
+    Gone,
+}
+
+/// Who waits for what an order leads to.
+struct Waiting {
+    goal: Goal,
+    reply: Reply,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    Serving,
+    Gone,
+}
+
+/// What wakes the task.
+enum Woken {
+    Request(Option<Request>),
+    Worked(Worked),
+    Swapped(super::swap::Happened),
+    Wanted,
+    Breaker(BreakerChange),
+    Timer,
+    IdleCheck,
+    FileCheck,
+    Reported(Option<PathBuf>),
+}
+
+/// Swaps that may wait.
+const MAX_RELOADS: usize = 16;
+
+impl Work {
+    async fn next(&mut self) -> Worked {
+        match self {
+            Self::Nothing => std::future::pending().await,
+            Self::Starting { starting, .. } => Worked::Started(starting.outcome().await),
+            Self::Running(instance) => Worked::Happened(instance.next().await),
+            Self::Killing { killing } => {
+                let (instance, failure) = killing.as_mut().await;
+                Worked::Killed(instance, failure)
+            }
+            Self::Ending(ending) => {
+                ending.as_mut().await;
+                Worked::Gone
+            }
+        }
+    }
+}
+
+impl Task {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { source, settings, recorder, crashes, log_book, status, route, wake, requests } = parts;
+        let file = match &source {
+            Source::Launch(launch) if settings.watch_file => Some(FileWatch::new(launch.program())),
+            _ => None,
+        };
+        Self {
+            machine: Machine::new(settings.policy),
+            source,
+            settings,
+            recorder,
+            crashes,
+            reports: JoinSet::new(),
+            log_book,
+            status,
+            route,
+            wake,
+            requests,
+            changes: mpsc::unbounded_channel(),
+            work: Work::Nothing,
+            swapping: Swapping::No,
+            reloads: VecDeque::new(),
+            waiting: Vec::new(),
+            file,
+            woken: false,
+            unwell: None,
+            breaker_open: false,
+            idle_check: None,
+            instances: 0,
+        }
+    }
+
+    /// Looks after the plugin until it is asked to stop doing so, or until nobody is left who could.
+    pub(super) async fn run(mut self) {
+        if self.settings.lazy {
+            self.publish();
+        } else {
+            // Nothing is disabled yet.
+            let _ = self.step(Input::Order(Order::Start));
+        }
+        let done = loop {
+            match self.next().await {
+                Woken::Request(None) => break None,
+                Woken::Request(Some(Request::Shutdown { done })) => break Some(done),
+                Woken::Request(Some(Request::Order { order, reply })) => self.obey(order, reply),
+                Woken::Request(Some(Request::Reload { program, reply })) => {
+                    self.note(EventKind::Ordered { order: "reload" });
+                    self.reload(program, Some(reply));
+                }
+                Woken::Worked(worked) => self.worked(worked),
+                Woken::Swapped(happened) => self.swapped(happened),
+                Woken::Wanted => self.wanted(),
+                Woken::Breaker(change) => self.breaker_changed(change),
+                Woken::Timer => _ = self.step(Input::Timer),
+                Woken::IdleCheck => self.check_idle(),
+                Woken::FileCheck => self.check_file(),
+                Woken::Reported(Some(path)) => self.note(EventKind::CrashFile { path }),
+                Woken::Reported(None) => {}
+            }
+            self.next_reload();
+        };
+        self.finish().await;
+        if let Some(done) = done {
+            let _nobody_waits = done.send(());
+        }
+    }
+
+    async fn next(&mut self) -> Woken {
+        let (timer, idle_check) = (self.machine.timer(), self.idle_check);
+        let file_check = self.file.as_ref().map(|_| Instant::now() + file_watch::INTERVAL);
+        tokio::select! {
+            biased;
+            worked = self.work.next() => Woken::Worked(worked),
+            request = self.requests.recv() => Woken::Request(request),
+            happened = self.swapping.next() => Woken::Swapped(happened),
+            () = self.wake.notified() => Woken::Wanted,
+            Some(change) = self.changes.1.recv() => Woken::Breaker(change),
+            Some(reported) = self.reports.join_next() => Woken::Reported(reported.ok().flatten()),
+            () = at(timer) => Woken::Timer,
+            () = at(idle_check) => Woken::IdleCheck,
+            () = at(file_check) => Woken::FileCheck,
+        }
+    }
+
+    fn obey(&mut self, order: Order, reply: Reply) {
+        self.note(EventKind::Ordered { order: order.name() });
+        if self.step(Input::Order(order)).is_err() {
+            self.note(EventKind::Refused { order: order.name(), why: OrderError::Disabled.to_string() });
+            let _nobody_waits = reply.send(Err(OrderError::Disabled));
+            return;
+        }
+        let goal = match order {
+            Order::Stop | Order::Disable => Goal::Gone,
+            Order::Start | Order::Restart | Order::Enable | Order::Clear => Goal::Serving,
+        };
+        match self.machine.phase() {
+            // What it leads to is here already.
+            Phase::Stopped(_) | Phase::Disabled | Phase::GaveUp(_) | Phase::BackingOff { .. } => {
+                let _nobody_waits = reply.send(Ok(None));
+            }
+            _ => {
+                self.waiting.push(Waiting { goal, reply });
+                self.answer_those_who_wait();
+            }
+        }
+    }
+
+    /// Has the machine take one step, does what it says, and publishes what has become of it.
+    fn step(&mut self, input: Input) -> Result<(), super::machine::Disabled> {
+        let before = self.machine.phase();
+        let act = self.machine.on(input, Instant::now(), random())?;
+        let after = self.machine.phase();
+        if before != after {
+            self.note_phase(after);
+        }
+        match act {
+            Act::Nothing => {}
+            Act::Start => self.start(),
+            Act::End => self.end(),
+        }
+        self.publish();
+        self.answer_those_who_wait();
+        Ok(())
+    }
+
+    fn note_phase(&mut self, phase: Phase) {
+        match phase {
+            // These have events of their own.
+            Phase::Starting | Phase::Running { .. } => {}
+            Phase::Stopping(_) => self.note(EventKind::Stopping),
+            Phase::BackingOff { retry_at } => {
+                let delay = retry_at.saturating_duration_since(Instant::now());
+                self.note(EventKind::BackingOff { attempt: self.machine.attempt(), delay });
+            }
+            Phase::GaveUp(why) => self.note(EventKind::GaveUp { why }),
+            Phase::Stopped(why) => self.note(EventKind::Stopped { why }),
+            Phase::Disabled => self.note(EventKind::Disabled),
+        }
+    }
+
+    fn start(&mut self) {
+        debug_assert!(matches!(self.work, Work::Nothing), "there are never two instances");
+        let restart = self.instances > 0;
+        let number = self.next_number();
+        self.status.send_modify(|status| status.restarts += u64::from(restart));
+        self.recorder.note(Some(number), None, EventKind::Starting { attempt: self.machine.attempt() });
+        let (begun, oom_kills) = (Instant::now(), OomKills::now());
+        let starting = self.source.start();
+        self.work = Work::Starting { starting, number, begun, oom_kills, adopt: None };
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.instances += 1;
+        self.status.send_modify(|status| status.starts = self.instances);
+        self.instances
+    }
+
+    /// Ends whatever runs or is being started; when it is gone, that is told as [`Worked::Gone`].
+    fn end(&mut self) {
+        let candidate = self.give_up_swap(&OrderError::Superseded);
+        let work = std::mem::replace(&mut self.work, Work::Nothing);
+        self.unwell = None;
+        self.work = Work::Ending(Box::pin(async move {
+            let work = async {
+                match work {
+                    Work::Nothing => {}
+                    Work::Starting { starting, .. } => starting.give_up().await,
+                    Work::Running(instance) => _ = instance.plugin.shutdown().await,
+                    Work::Killing { killing } => _ = killing.await,
+                    Work::Ending(ending) => ending.await,
+                }
+            };
+            tokio::join!(work, candidate);
+        }));
+    }
+
+    fn worked(&mut self, worked: Worked) {
+        match (std::mem::replace(&mut self.work, Work::Nothing), worked) {
+            (Work::Starting { number, begun, oom_kills, adopt, .. }, Worked::Started(outcome)) => {
+                match outcome {
+                    Ok(plugin) => {
+                        if let Some(source) = adopt {
+                            self.adopt(source);
+                        }
+                        let instance = self.instance(number, plugin, oom_kills);
+                        self.serve(instance, begun.elapsed());
+                        let _ = self.step(Input::Started);
+                    }
+                    Err(NotStarted::Failed(failure)) => {
+                        self.recorder.note(
+                            Some(number),
+                            None,
+                            EventKind::StartFailed { failure: failure.clone() },
+                        );
+                        self.report_failed_start(number, &failure, oom_kills);
+                        let permanent = failure.is_permanent();
+                        self.remember(failure.clone());
+                        self.woken = false;
+                        self.answer(Goal::Serving, || Err(OrderError::NotStarted(failure.clone())));
+                        let _ = self.step(Input::StartFailed { permanent });
+                    }
+                    // Nobody cancels a start but `end`, which has taken it out of `work`.
+                    Err(NotStarted::Cancelled) => {}
+                }
+            }
+            (Work::Running(instance), Worked::Happened(happened)) => self.happened(instance, happened),
+            (Work::Killing { .. }, Worked::Killed(instance, failure)) => self.ended(instance, failure),
+            (Work::Ending(_), Worked::Gone) => _ = self.step(Input::Gone),
+            (work, _) => self.work = work,
+        }
+    }
+
+    fn happened(&mut self, instance: Box<Instance>, happened: Happened) {
+        let unwell = match happened {
+            Happened::Ended(failure) => return self.ended(instance, failure),
+            Happened::Well => None,
+            Happened::NotServing(status) => Some(Degradation::NotServing(status)),
+            Happened::Silent { probes } if probes >= self.settings.probe.max_silent => {
+                self.degrade(Some(Degradation::Silent { probes }), &instance);
+                self.work = kill(instance, probes);
+                return self.publish();
+            }
+            Happened::Silent { probes } => Some(Degradation::Silent { probes }),
+        };
+        self.degrade(unwell, &instance);
+        self.work = Work::Running(instance);
+        self.publish();
+    }
+
+    fn degrade(&mut self, unwell: Option<Degradation>, instance: &Instance) {
+        let same_kind = match (self.unwell, unwell) {
+            (None, None) => true,
+            (Some(before), Some(now)) => std::mem::discriminant(&before) == std::mem::discriminant(&now),
+            _ => false,
+        };
+        self.unwell = unwell;
+        if !same_kind {
+            let what = unwell.map_or(EventKind::Recovered, |why| EventKind::Degraded { why });
+            self.recorder.note(Some(instance.live.instance), instance.live.pid, what);
+        }
+    }
+
+    /// An instance that served has ended.
+    fn ended(&mut self, instance: Box<Instance>, failure: Failure) {
+        self.unwell = None;
+        let open_calls = instance.route.gate.count();
+        let what = EventKind::Ended { failure: failure.clone(), open_calls };
+        self.recorder.note(Some(instance.live.instance), instance.live.pid, what);
+        let success = failure.is_success();
+        if success {
+            drop(instance);
+        } else {
+            self.remember(failure.clone());
+            self.report(*instance, failure, open_calls);
+        }
+        match std::mem::replace(&mut self.swapping, Swapping::No).into_successor() {
+            // The one that was to take over does so now.
+            Ok(Candidate::Starting { starting, source, number, begun, oom_kills, reply }) => {
+                self.work = Work::Starting { starting, number, begun, oom_kills, adopt: Some(source) };
+                self.waiting.extend(reply.map(|reply| Waiting { goal: Goal::Serving, reply }));
+                let _ = self.step(Input::Replaced);
+            }
+            Ok(Candidate::Settling { instance, source, reply }) => {
+                self.adopt(source);
+                let live = instance.live.clone();
+                self.take_over(instance);
+                answer(reply, Ok(Some(live)));
+            }
+            Err(swapping) => {
+                self.swapping = swapping;
+                let _ = self.step(Input::Ended { success });
+            }
+        }
+    }
+
+    /// Makes `instance` the one that is called, without a start.
+    pub(super) fn take_over(&mut self, instance: Box<Instance>) {
+        self.recorder.note(
+            Some(instance.live.instance),
+            instance.live.pid,
+            EventKind::Swapped { pid: instance.live.pid },
+        );
+        self.status.send_modify(|status| status.swaps += 1);
+        self.work = Work::Running(instance);
+        self.unwell = None;
+        self.breaker_open = false;
+        self.plan_idle_check();
+        let _ = self.step(Input::Swapped);
+    }
+
+    fn serve(&mut self, instance: Box<Instance>, after: Duration) {
+        let what = EventKind::Serving {
+            pid: instance.live.pid,
+            app_version: instance.live.app_version.get(),
+            after,
+        };
+        self.recorder.note(Some(instance.live.instance), instance.live.pid, what);
+        self.work = Work::Running(instance);
+        self.unwell = None;
+        self.breaker_open = false;
+        self.woken = false;
+        self.plan_idle_check();
+    }
+
+    pub(super) fn instance(&self, number: u64, plugin: Box<Plugin>, oom_kills: OomKills) -> Box<Instance> {
+        Box::new(Instance::new(number, plugin, oom_kills, self.settings.probe, self.changes.0.clone()))
+    }
+
+    fn adopt(&mut self, source: Source) {
+        if let (Source::Launch(launch), Some(file)) = (&source, &mut self.file) {
+            *file = FileWatch::new(launch.program());
+        }
+        self.source = source;
+        self.status.send_modify(|status| status.source = self.source.info());
+    }
+
+    fn wanted(&mut self) {
+        let rests = matches!(
+            self.machine.phase(),
+            Phase::Stopped(StopReason::NotNeeded | StopReason::Idle)
+                | Phase::Stopping(Then::Rest(StopReason::Idle))
+        );
+        if rests {
+            self.note(EventKind::Wanted);
+            self.woken = true;
+            let _ = self.step(Input::Wanted);
+        }
+    }
+
+    fn breaker_changed(&mut self, change: BreakerChange) {
+        let Work::Running(instance) = &mut self.work else { return };
+        if instance.live.instance != change.instance || self.breaker_open == change.open {
+            return;
+        }
+        self.breaker_open = change.open;
+        instance.probe_now();
+        if self.unwell.is_none() {
+            let what = if change.open {
+                EventKind::Degraded { why: Degradation::CallsFail }
+            } else {
+                EventKind::Recovered
+            };
+            self.note(what);
+        }
+        self.publish();
+    }
+
+    fn plan_idle_check(&mut self) {
+        self.idle_check = self.settings.idle_after.map(|idle| Instant::now() + idle);
+    }
+
+    fn check_idle(&mut self) {
+        self.idle_check = None;
+        let (Work::Running(instance), Some(idle)) = (&self.work, self.settings.idle_after) else { return };
+        if !matches!(self.swapping, Swapping::No) {
+            return self.plan_idle_check();
+        }
+        match instance.route.gate.close_if_idle(idle, Instant::now()) {
+            Ok(()) => _ = self.step(Input::Idle),
+            Err(due) => self.idle_check = Some(due),
+        }
+    }
+
+    fn check_file(&mut self) {
+        let (Source::Launch(launch), Some(file)) = (&self.source, &mut self.file) else { return };
+        if !file.has_changed(launch.program()) {
+            return;
+        }
+        self.note(EventKind::FileChanged);
+        match self.machine.phase() {
+            Phase::Running { .. } | Phase::Starting => self.reload(None, None),
+            _ => _ = self.step(Input::FileChanged),
+        }
+    }
+
+    /// Has another instance take over, or has it started if none runs.
+    fn reload(&mut self, program: Option<PathBuf>, reply: Option<Reply>) {
+        let Source::Launch(launch) = &self.source else { return answer(reply, Err(OrderError::NotOurs)) };
+        if self.machine.phase() == Phase::Disabled {
+            return answer(reply, Err(OrderError::Disabled));
+        }
+        let settled = !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping(_));
+        let busy = !settled || !matches!(self.swapping, Swapping::No) || !self.reloads.is_empty();
+        if busy {
+            if self.reloads.len() >= MAX_RELOADS {
+                return answer(reply, Err(OrderError::Busy));
+            }
+            return self.reloads.push_back((program, reply));
+        }
+        let mut next = (**launch).clone();
+        if let Some(program) = program.clone() {
+            next = next.with_program(program);
+        }
+        if let Phase::Running { .. } = self.machine.phase() {
+            let number = self.next_number();
+            self.recorder.note(Some(number), None, EventKind::SwapStarted { program });
+            self.swapping = self.begin_swap(Source::Launch(Box::new(next)), number, reply);
+            return;
+        }
+        if let Err(error) = next.check() {
+            let failure = Failure::Start(Arc::new(error));
+            self.note(EventKind::SwapFailed { why: failure.detail() });
+            return answer(reply, Err(OrderError::NotStarted(failure)));
+        }
+        self.adopt(Source::Launch(Box::new(next)));
+        // It is not disabled.
+        let _ = self.step(Input::Order(Order::Start));
+        self.waiting.extend(reply.map(|reply| Waiting { goal: Goal::Serving, reply }));
+    }
+
+    fn next_reload(&mut self) {
+        let settled = !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping(_));
+        if settled
+            && matches!(self.swapping, Swapping::No)
+            && let Some((program, reply)) = self.reloads.pop_front()
+        {
+            // So that it does not take itself for one that has to wait.
+            let rest = std::mem::take(&mut self.reloads);
+            self.reload(program, reply);
+            self.reloads.extend(rest);
+        }
+    }
+
+    pub(super) fn warm_up(&self) -> Option<super::swap::WarmUp> {
+        self.settings.warm_up.clone()
+    }
+
+    pub(super) fn swap_settings(&self) -> super::Swap {
+        self.settings.swap
+    }
+
+    pub(super) fn running(&self) -> Option<&Instance> {
+        match &self.work {
+            Work::Running(instance) => Some(instance),
+            _ => None,
+        }
+    }
+
+    pub(super) fn take_running(&mut self) -> Option<Box<Instance>> {
+        match std::mem::replace(&mut self.work, Work::Nothing) {
+            Work::Running(instance) => Some(instance),
+            other => {
+                self.work = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn swapping(&mut self) -> &mut Swapping {
+        &mut self.swapping
+    }
+
+    pub(super) fn note_of(&mut self, instance: &Live, what: EventKind) {
+        self.recorder.note(Some(instance.instance), instance.pid, what);
+    }
+
+    pub(super) fn note(&mut self, what: EventKind) {
+        let (instance, pid) = match &self.work {
+            Work::Running(instance) => (Some(instance.live.instance), instance.live.pid),
+            Work::Starting { number, .. } => (Some(*number), None),
+            _ => (None, None),
+        };
+        self.recorder.note(instance, pid, what);
+    }
+
+    pub(super) fn adopt_source(&mut self, source: Source) {
+        self.adopt(source);
+    }
+
+    fn remember(&mut self, failure: Failure) {
+        self.status.send_modify(|status| status.last_failure = Some(failure));
+    }
+
+    fn report_failed_start(&mut self, number: u64, failure: &Failure, oom_kills: OomKills) {
+        let Failure::Start(error) = failure else { return };
+        let Some(stderr_tail) = error.stderr_tail() else { return };
+        let report = CrashReport {
+            plugin: Arc::clone(&self.status.borrow().name),
+            instance: number,
+            pid: None,
+            program: self.source.program(),
+            at: SystemTime::now(),
+            out_of_memory: oom_kills.explain(failure),
+            uptime: failure.exit().map(|exit| exit.uptime),
+            open_calls: 0,
+            stderr: stderr_tail.lines().to_vec(),
+            failure: failure.clone(),
+        };
+        let (crashes, dir) = (self.crashes.clone(), self.settings.crash_dir.clone());
+        self.reports.spawn(keep(report, crashes, dir));
+    }
+
+    /// Collects what the instance has said last, which may take a moment, and keeps its report.
+    fn report(&mut self, instance: Instance, failure: Failure, open_calls: usize) {
+        if !instance.plugin.is_ours() {
+            return;
+        }
+        let Instance { plugin, live, oom_kills, .. } = instance;
+        let (name, program) = (Arc::clone(&self.status.borrow().name), self.source.program());
+        let (crashes, dir) = (self.crashes.clone(), self.settings.crash_dir.clone());
+        let at = SystemTime::now();
+        self.reports.spawn(async move {
+            let stderr = plugin.last_words().await.lines().to_vec();
+            let report = CrashReport {
+                plugin: name,
+                instance: live.instance,
+                pid: live.pid,
+                program,
+                at,
+                out_of_memory: oom_kills.explain(&failure),
+                uptime: failure.exit().map(|exit| exit.uptime),
+                open_calls,
+                stderr,
+                failure,
+            };
+            keep(report, crashes, dir).await
+        });
+    }
+
+    pub(super) fn publish(&mut self) {
+        let state = self.state();
+        self.status.send_modify(|status| {
+            if status.state.name() != state.name() || state.live() != status.state.live() {
+                status.since = SystemTime::now();
+            }
+            status.state = state;
+        });
+        let route = self.way();
+        self.route.send_if_modified(|current| {
+            let changed = !current.is_same(&route);
+            if changed {
+                *current = route;
+            }
+            changed
+        });
+    }
+
+    fn state(&self) -> PluginState {
+        let last = || self.status.borrow().last_failure.clone();
+        match self.machine.phase() {
+            Phase::Starting => PluginState::Starting { attempt: self.machine.attempt() },
+            Phase::Running { .. } => match (&self.work, self.unwell) {
+                (Work::Running(instance), None) if !self.breaker_open => {
+                    PluginState::Serving(instance.live.clone())
+                }
+                (Work::Running(instance), unwell) => PluginState::Degraded {
+                    live: instance.live.clone(),
+                    why: unwell.unwrap_or(Degradation::CallsFail),
+                },
+                // It is being killed; or replaced, within the step that publishes next.
+                _ => self.status.borrow().state.clone(),
+            },
+            Phase::Stopping(_) => PluginState::Stopping,
+            Phase::BackingOff { retry_at } => {
+                PluginState::BackingOff { attempt: self.machine.attempt(), retry_at, last: last() }
+            }
+            Phase::GaveUp(why) => PluginState::GaveUp { why, last: last() },
+            Phase::Stopped(why) => PluginState::Stopped(why),
+            Phase::Disabled => PluginState::Disabled,
+        }
+    }
+
+    fn way(&self) -> Route {
+        match (self.machine.phase(), &self.work) {
+            (Phase::Running { .. }, Work::Running(instance)) if self.unwell.is_none() => {
+                Route::Live(Arc::clone(&instance.route))
+            }
+            (Phase::Running { .. }, Work::Running(_) | Work::Killing { .. }) => Route::Unwell,
+            (Phase::Starting | Phase::Stopping(Then::Start), _) if self.woken => Route::Waking,
+            (
+                Phase::Stopped(StopReason::NotNeeded | StopReason::Idle)
+                | Phase::Stopping(Then::Rest(StopReason::Idle)),
+                _,
+            ) => Route::Asleep,
+            _ => Route::Down,
+        }
+    }
+
+    fn answer_those_who_wait(&mut self) {
+        match self.machine.phase() {
+            Phase::Running { .. } => {
+                let live = self.running().map(|instance| instance.live.clone());
+                self.answer(Goal::Serving, || Ok(live.clone()));
+                self.answer(Goal::Gone, || Err(OrderError::Superseded));
+            }
+            Phase::Stopped(_) | Phase::Disabled => {
+                self.answer(Goal::Gone, || Ok(None));
+                self.answer(Goal::Serving, || Err(OrderError::Superseded));
+            }
+            Phase::Starting => self.answer(Goal::Gone, || Err(OrderError::Superseded)),
+            Phase::Stopping(_) | Phase::BackingOff { .. } | Phase::GaveUp(_) => {}
+        }
+    }
+
+    fn answer(&mut self, goal: Goal, outcome: impl Fn() -> Result<Option<Live>, OrderError>) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            if waiting.goal == goal {
+                let _nobody_waits = waiting.reply.send(outcome());
+            } else {
+                self.waiting.push(waiting);
+            }
+        }
+    }
+
+    /// Ends everything, for good.
+    async fn finish(mut self) {
+        let running = !matches!(self.work, Work::Nothing) || !matches!(self.swapping, Swapping::No);
+        if running {
+            self.note(EventKind::Stopping);
+            self.status.send_modify(|status| status.state = PluginState::Stopping);
+            self.route.send_replace(Route::Down);
+        }
+        self.end();
+        if let Work::Ending(ending) = std::mem::replace(&mut self.work, Work::Nothing) {
+            ending.await;
+        }
+        let why = StopReason::Shutdown;
+        self.note(EventKind::Stopped { why });
+        self.status.send_modify(|status| {
+            status.since = SystemTime::now();
+            status.state = PluginState::Stopped(why);
+        });
+        self.route.send_replace(Route::Down);
+        while self.reports.join_next().await.is_some() {}
+        drop(self.log_book);
+    }
+}
+
+pub(super) fn answer(reply: Option<Reply>, outcome: Result<Option<Live>, OrderError>) {
+    if let Some(reply) = reply {
+        let _nobody_waits = reply.send(outcome);
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn kill(instance: Box<Instance>, probes: u32) -> Work {
+    let killing = Box::pin(async move {
+        let exit = instance.plugin.kill().await;
+        let failure =
+            if instance.plugin.is_ours() { Failure::Silent { probes, exit } } else { Failure::Lost };
+        (instance, failure)
+    });
+    Work::Killing { killing }
+}
+
+/// Keeps a report, and gives the file back that it is in.
+async fn keep(report: CrashReport, crashes: Journal<CrashReport>, dir: Option<PathBuf>) -> Option<PathBuf> {
+    crashes.push(report.clone());
+    let dir = dir?;
+    let written = tokio::task::spawn_blocking(move || report.write(&dir)).await.ok()?;
+    written.inspect_err(|error| tracing::warn!(%error, "a crash report cannot be written")).ok()
+}

@@ -1,0 +1,109 @@
+//! From the flags of the plugin to a supervisor of it.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use plugin_sdk::{
+    PluginAddress,
+    host::{Attach, Checksum, Launch, Probe, RestartPolicy, Supervisor, Swap},
+    one_line,
+};
+
+use super::{CacheConfig, ConfigError, args::Args, locate};
+use crate::cache;
+
+/// Variable by which a plugin on our SDK learns what to log.
+const PLUGIN_LOG_VARIABLE: &str = "RUST_LOG";
+
+/// The plugin that the flags describe, if they do.
+pub(super) fn check(args: &Args) -> Result<Option<CacheConfig>, ConfigError> {
+    let variables = variables(&args.cache_plugin_env)?;
+    let supervisor = match (&args.cache_plugin_path, &args.cache_plugin_attach) {
+        (None, None) => return Ok(None),
+        (Some(wanted), _) => Supervisor::launch(launch(args, wanted, variables)?),
+        (None, Some(address)) => Supervisor::attach(attach(address)?),
+    };
+    let policy = RestartPolicy {
+        restart: args.plugin_restart.into(),
+        backoff: args.plugin_backoff,
+        hopeless_after: args.plugin_max_starts.get(),
+        intensity: args.plugin_max_restarts,
+        ..RestartPolicy::default()
+    };
+    let probe = Probe {
+        interval: args.plugin_probe_interval,
+        timeout: args.plugin_probe_timeout,
+        ..Probe::default()
+    };
+    let swap = Swap { settle: args.plugin_settle, drain: args.plugin_drain };
+    let mut supervisor = supervisor
+        .policy(policy)
+        .probe(probe)
+        .swap(swap)
+        .lazy(args.plugin_lazy)
+        .idle_after(args.plugin_idle_after)
+        .watch_file(args.plugin_watch);
+    if let Some(dir) = &args.plugin_crash_dir {
+        supervisor = supervisor.crash_dir(dir);
+    }
+    let (expiration, timeout) = (args.cache_expiration, args.cache_timeout);
+    Ok(Some(CacheConfig { supervisor, expiration, timeout }))
+}
+
+fn launch(args: &Args, wanted: &Path, variables: Vec<(&str, &str)>) -> Result<Launch, ConfigError> {
+    let located = locate::locate(wanted, &plugin_folders(args.plugin_dir.as_deref()))
+        .map_err(|error| wrong("--cache-plugin-path", error.to_string()))?;
+    let mut launch = Launch::new(&located.path, cache::contract())
+        .name(&located.name)
+        .args(&args.cache_plugin_arg)
+        .start_timeout(args.plugin_start_timeout);
+    if let Some(text) = &args.cache_plugin_checksum {
+        let checksum =
+            Checksum::parse(text).map_err(|problem| wrong("--cache-plugin-checksum", problem.to_string()))?;
+        launch = launch.checksum(checksum);
+    }
+    if !variables.iter().any(|(name, _)| *name == PLUGIN_LOG_VARIABLE) {
+        launch = launch.env(PLUGIN_LOG_VARIABLE, args.log_level.as_str());
+    }
+    for (name, value) in variables {
+        launch = launch.env(name, value);
+    }
+    launch.check().map_err(ConfigError::Plugin)?;
+    Ok(launch)
+}
+
+fn attach(address: &str) -> Result<Attach, ConfigError> {
+    let parsed: PluginAddress = address.parse().map_err(|problem| {
+        wrong(
+            "--cache-plugin-attach",
+            format!("{}; write it like unix:/run/x.sock or tcp:localhost:9000", one_line(&problem)),
+        )
+    })?;
+    Ok(Attach::to(parsed, cache::contract()).name(address))
+}
+
+fn wrong(flag: &'static str, problem: String) -> ConfigError {
+    ConfigError::Value { flag, problem }
+}
+
+fn variables(pairs: &[String]) -> Result<Vec<(&str, &str)>, ConfigError> {
+    pairs.iter().enumerate().map(|(position, pair)| variable(position, pair)).collect()
+}
+
+/// Splits `K=V`. The error tells the position and never the text, which may be a secret.
+fn variable(position: usize, pair: &str) -> Result<(&str, &str), ConfigError> {
+    match pair.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !pair.contains('\0') => Ok((name, value)),
+        _ => Err(ConfigError::Value {
+            flag: "--cache-plugin-env",
+            problem: format!("value {} is not of the form NAME=VALUE", position + 1),
+        }),
+    }
+}
+
+fn plugin_folders(plugin_dir: Option<&Path>) -> Vec<PathBuf> {
+    let beside_us = env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
+    plugin_dir.map(Path::to_owned).into_iter().chain(beside_us).collect()
+}
