@@ -22,8 +22,9 @@ use super::stderr_copy::StderrCopy;
 use super::{Checksum, ChecksumError, Exit, LaunchError, Plugin};
 use crate::handshake::{CONTROL_VARIABLES, Expectation, MAX_LINE_BYTES, Offer};
 use crate::process::{Lines, Piece, PieceKind, Process, examine};
+use crate::runtime::SocketDir;
 use crate::services::Means;
-use crate::transport::{Identity, Peer, Place, SocketDir, Tls};
+use crate::transport::{Identity, Peer, Place, Tls};
 use crate::{
     AppVersion, AppVersions, HandshakeLine, LineProblem, MagicCookie, PortRange, ReattachConfig, TlsConfig,
 };

@@ -25,6 +25,11 @@ pub use error::{HealthError, LaunchError, StderrTail, Waiting};
 pub use launch::{Announced, Contract, Environment, Launch, Security, Spawned, Stdin};
 pub use plugin::Plugin;
 
+/// The hosts of this user, seen by the directories that they keep while they run.
+pub mod runtime {
+    pub use crate::runtime::{HostEntry, hosts, sweep};
+}
+
 pub use crate::process::{
     Checksum, ChecksumError, ChecksumProblem, Exit, ExitKind, Machine, ProgramProblem, StopStep, kill_all,
 };
