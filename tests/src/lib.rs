@@ -15,5 +15,5 @@ pub mod process;
 mod server;
 pub mod wait;
 
-pub use binary::{binary, run, run_with};
+pub use binary::{binary, run, run_with, start};
 pub use server::{Server, rogue};
