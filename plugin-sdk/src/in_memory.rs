@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::host::{AttachError, Contract, Plugin};
 use crate::plugin::{MemoryPlugin, PluginBuilder, ServeError};
-use crate::transport::SocketDir;
+use crate::runtime::SocketDir;
 
 /// A plugin that runs in this process, and the host's view of it.
 ///

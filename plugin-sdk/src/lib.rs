@@ -41,6 +41,8 @@ pub mod plugin;
 #[cfg(feature = "host")]
 mod process;
 mod report;
+#[cfg(feature = "host")]
+mod runtime;
 mod services;
 mod transport;
 

@@ -32,6 +32,6 @@ pub(crate) fn clean(command: &mut Command) -> &mut Command {
     clippy::disallowed_methods,
     reason = "the tests start servers, and plugins as a person would; not as a host"
 )]
-pub(crate) fn start(command: &mut Command) -> std::process::Child {
+pub fn start(command: &mut Command) -> std::process::Child {
     command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"))
 }

@@ -15,6 +15,6 @@ pub mod log;
 mod server;
 
 pub use authority::Authority;
-pub use binary::{run, run_with};
+pub use binary::{run, run_with, start};
 pub use plugin_testkit::{process, program as binary, wait};
 pub use server::{Server, rogue};

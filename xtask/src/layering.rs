@@ -6,6 +6,7 @@
 //!     \--> cache-proto <-- plugins/*             plugin-sdk -/-> cache-proto
 //! plugin-testkit -> plugin-sdk, in tests only    plugin-rogue -/-> plugin-sdk
 //! in plugin-sdk:  host, plugin -> services, process, transport -> handshake
+//!                 host -> runtime -> process, transport
 //!                 services <-> transport, since connections are multiplexed together with the broker's
 //! ```
 //!
@@ -34,10 +35,11 @@ const FEATURES: &[(&str, &str)] = &[("fib-server", "plugin"), ("fib-cache-memory
 
 /// Modules of plugin-sdk that must not use others.
 const MODULES: &[(&str, &[&str])] = &[
-    ("handshake", &["transport", "process", "services", "host", "plugin"]),
-    ("transport", &["process", "host", "plugin"]),
-    ("process", &["transport", "services", "host", "plugin"]),
-    ("services", &["process", "host", "plugin"]),
+    ("handshake", &["transport", "process", "runtime", "services", "host", "plugin"]),
+    ("transport", &["process", "runtime", "host", "plugin"]),
+    ("process", &["transport", "runtime", "services", "host", "plugin"]),
+    ("runtime", &["services", "host", "plugin"]),
+    ("services", &["process", "runtime", "host", "plugin"]),
     ("host", &["plugin"]),
     ("plugin", &["host"]),
 ];

@@ -15,11 +15,24 @@ pub(crate) const MULTIPLEX_GRPC: &str = "PLUGIN_MULTIPLEX_GRPC";
 pub(crate) const CLIENT_CERT: &str = "PLUGIN_CLIENT_CERT";
 pub(crate) const UNIX_SOCKET_GROUP: &str = "PLUGIN_UNIX_SOCKET_GROUP";
 pub(crate) const UNIX_SOCKET_DIR: &str = "PLUGIN_UNIX_SOCKET_DIR";
+/// Ours, unknown to go-plugin: the descriptor that is at its end when the host has ended.
+pub(crate) const HOST_LIFELINE: &str = "PLUGIN_HOST_LIFELINE";
+
+/// The only value of [`HOST_LIFELINE`].
+pub(crate) const LIFELINE_IS_STDIN: &str = "stdin";
 
 /// Every variable by which a host controls a plugin, beside the cookie. A host that is itself a plugin was given some
 /// of them, and must not pass those on (go-plugin does, which gives its children a certificate that is not theirs).
-pub(crate) const CONTROL_VARIABLES: [&str; 7] =
-    [MIN_PORT, MAX_PORT, PROTOCOL_VERSIONS, MULTIPLEX_GRPC, CLIENT_CERT, UNIX_SOCKET_GROUP, UNIX_SOCKET_DIR];
+pub(crate) const CONTROL_VARIABLES: [&str; 8] = [
+    MIN_PORT,
+    MAX_PORT,
+    PROTOCOL_VERSIONS,
+    MULTIPLEX_GRPC,
+    CLIENT_CERT,
+    UNIX_SOCKET_GROUP,
+    UNIX_SOCKET_DIR,
+    HOST_LIFELINE,
+];
 
 /// Ports that a plugin may listen on where it uses TCP. Unix sockets take no notice of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +115,16 @@ pub(crate) struct PluginEnv {
     pub(crate) socket_group: Option<String>,
     /// The host's certificate, PEM.
     pub(crate) client_cert: Option<String>,
+    pub(crate) lifeline: Lifeline,
+}
+
+/// Whether the end of stdin is the end of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifeline {
+    /// It means nothing: go-plugin's hosts give whatever they have themselves.
+    No,
+    /// It is.
+    Stdin,
 }
 
 /// go-plugin reads `PLUGIN_MULTIPLEX_GRPC` in two ways: not empty means that the host understands field 7, true means
@@ -161,7 +184,20 @@ impl PluginEnv {
         };
         let socket_dir = get(UNIX_SOCKET_DIR).filter(|dir| !dir.is_empty()).map(PathBuf::from);
         let (socket_group, client_cert) = (text(UNIX_SOCKET_GROUP), text(CLIENT_CERT));
-        Ok(Self { app_versions, version_junk, ports, multiplexing, socket_dir, socket_group, client_cert })
+        let lifeline = match text(HOST_LIFELINE).as_deref() {
+            Some(LIFELINE_IS_STDIN) => Lifeline::Stdin,
+            _ => Lifeline::No,
+        };
+        Ok(Self {
+            app_versions,
+            version_junk,
+            ports,
+            multiplexing,
+            socket_dir,
+            socket_group,
+            client_cert,
+            lifeline,
+        })
     }
 }
 
@@ -215,6 +251,13 @@ mod tests {
             ("maybe", MultiplexRequest::Understood),
         ] {
             assert_eq!(read(&[(MULTIPLEX_GRPC, value)]).unwrap().multiplexing, state, "{value}");
+        }
+    }
+
+    #[test]
+    fn stdin_is_a_lifeline_only_where_the_host_says_so() {
+        for (value, lifeline) in [("stdin", Lifeline::Stdin), ("", Lifeline::No), ("fd 5", Lifeline::No)] {
+            assert_eq!(read(&[(HOST_LIFELINE, value)]).unwrap().lifeline, lifeline, "{value}");
         }
     }
 

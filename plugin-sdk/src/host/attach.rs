@@ -21,10 +21,11 @@ use super::output::Output;
 use super::plugin::Owner;
 use super::{Contract, HealthError, Plugin, Running};
 use crate::process::ForeignProcess;
+use crate::runtime::SocketDir;
 use crate::services::{BrokerError, Means};
 #[cfg(feature = "plugin")]
 use crate::transport::Dial;
-use crate::transport::{Peer, Place, SocketDir, Translation};
+use crate::transport::{Peer, Place, Translation};
 use crate::{AppVersion, AppVersions, PluginAddress, ReattachConfig};
 
 /// Time to connect and to answer a health check.

@@ -24,10 +24,13 @@ use super::run::{Begun, Run};
 use super::runner::{PluginCommand, Runner};
 use super::stderr_copy::StderrCopy;
 use super::{Checksum, ChecksumError, Exit, LaunchError, Plugin};
-use crate::handshake::{CONTROL_VARIABLES, Expectation, MAX_LINE_BYTES, Offer};
-use crate::process::{Lines, Piece, PieceKind, examine};
+use crate::handshake::{
+    CONTROL_VARIABLES, Expectation, HOST_LIFELINE, LIFELINE_IS_STDIN, MAX_LINE_BYTES, Offer,
+};
+use crate::process::{Lines, Piece, PieceKind, examine, kill_with_this_process};
+use crate::runtime::SocketDir;
 use crate::services::Means;
-use crate::transport::{Identity, Peer, Place, SocketDir, Tls};
+use crate::transport::{Identity, Peer, Place, Tls};
 use crate::{
     AppVersion, AppVersions, HandshakeLine, LineProblem, MagicCookie, PortRange, ReattachConfig, TlsConfig,
 };
@@ -41,7 +44,7 @@ pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// How long a plugin that has printed rubbish, or closed its stdout, may take to exit by itself, so that the error can tell its
 /// exit status.
-const EXIT_GRACE: Duration = Duration::from_millis(250);
+const EXIT_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the kernel may take to remove a process that got SIGKILL.
 pub(super) const REAP_LIMIT: Duration = Duration::from_secs(5);
@@ -100,8 +103,11 @@ impl Environment {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stdin {
-    /// Nothing: reading it ends at once.
+    /// A pipe that ends when the host does, however it does, and in which nothing is ever written. A plugin that reads it
+    /// to its end knows of its host's end without looking at processes; `PLUGIN_HOST_LIFELINE` tells it so.
     #[default]
+    Lifeline,
+    /// Nothing: reading it ends at once.
     Null,
     /// The host's own, as in go-plugin.
     Inherit,
@@ -143,6 +149,7 @@ pub struct Launch {
     env: Vec<(OsString, OsString)>,
     environment: Environment,
     stdin: Stdin,
+    killed_with_host: bool,
     current_dir: Option<PathBuf>,
     ports: PortRange,
     pub(super) security: Security,
@@ -171,6 +178,7 @@ impl Launch {
             env: Vec::new(),
             environment: Environment::default(),
             stdin: Stdin::default(),
+            killed_with_host: true,
             current_dir: None,
             ports: PortRange::default(),
             security: Security::default(),
@@ -222,10 +230,23 @@ impl Launch {
         self
     }
 
-    /// What the plugin has as its stdin.
+    /// What the plugin has as its stdin. Default: a pipe that ends with the host.
     #[must_use]
     pub fn stdin(mut self, stdin: Stdin) -> Self {
         self.stdin = stdin;
+        self
+    }
+
+    /// Whether the kernel kills the plugin (SIGKILL, to its process alone) at the moment this host ends, however it ends.
+    /// Default: yes. Linux only.
+    ///
+    /// No for a plugin that ends by itself when its host has gone, as all that are made with this crate do, and that needs
+    /// a second for it, to write something down. No as well for one of another make that is left for another host to
+    /// reattach to, together with [`Stdin::Null`]; the next host that this user starts
+    /// [sweeps](crate::host::runtime::sweep) it up with its directory all the same.
+    #[must_use]
+    pub fn killed_with_host(mut self, killed: bool) -> Self {
+        self.killed_with_host = killed;
         self
     }
 
@@ -454,9 +475,16 @@ impl Launch {
             .envs(explicit.cloned())
             .envs(offer.variables())
             .stdin(match self.stdin {
+                Stdin::Lifeline => Stdio::piped(),
                 Stdin::Null => Stdio::null(),
                 Stdin::Inherit => Stdio::inherit(),
             });
+        if self.stdin == Stdin::Lifeline {
+            command.env(HOST_LIFELINE, LIFELINE_IS_STDIN);
+        }
+        if self.killed_with_host {
+            kill_with_this_process(&mut command);
+        }
         if let Some(dir) = &self.current_dir {
             command.current_dir(dir);
         }
@@ -713,6 +741,7 @@ mod tests {
             .environment(Environment::Inherit)
             .env("PATH", "/explicit")
             .env("PLUGIN_CLIENT_CERT", "stale")
+            .env("PLUGIN_HOST_LIFELINE", "stale")
             .env("PLUGIN_MIN_PORT", "1");
         let offer = Offer {
             cookie: launch.contract.cookie.clone(),
@@ -732,6 +761,7 @@ mod tests {
         assert_eq!(get("COOKIE").as_deref(), Some("value"));
         assert_eq!(get("PLUGIN_MIN_PORT").as_deref(), Some("10000"));
         assert_eq!(get("PLUGIN_CLIENT_CERT"), None);
+        assert_eq!(get("PLUGIN_HOST_LIFELINE").as_deref(), Some("stdin"));
     }
 
     #[test]
@@ -743,6 +773,7 @@ mod tests {
             (Environment::Inherit, "AWS_SECRET_ACCESS_KEY", true),
             (Environment::Inherit, "PLUGIN_MULTIPLEX_GRPC", false),
             (Environment::Inherit, "PLUGIN_UNIX_SOCKET_GROUP", false),
+            (Environment::Inherit, "PLUGIN_HOST_LIFELINE", false),
         ] {
             assert_eq!(environment.lets_through(OsStr::new(name)), through, "{environment:?} {name}");
         }

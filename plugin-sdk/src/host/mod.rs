@@ -42,6 +42,11 @@ pub use supervisor::{
     SourceInfo, StopReason, Supervised, Supervisor, Swap,
 };
 
+/// The hosts of this user, seen by the directories that they keep while they run.
+pub mod runtime {
+    pub use crate::runtime::{HostEntry, hosts, sweep};
+}
+
 pub use crate::process::{
     Checksum, ChecksumError, ChecksumProblem, Exit, ExitKind, Machine, ProgramProblem, StopStep, kill_all,
 };

@@ -13,7 +13,7 @@ use super::log::{LogReader, Source, emit_output};
 use super::pipe::Pipe;
 use super::stderr_copy::StderrCopy;
 use crate::process::{Lines, PieceKind};
-use crate::transport::SocketDir;
+use crate::runtime::SocketDir;
 
 /// Longest line that is read as one, go-plugin's default (`PluginLogBufferSize`).
 const LOG_LINE_BYTES: usize = 64 * 1024;

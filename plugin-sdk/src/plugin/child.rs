@@ -22,6 +22,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 pub(super) async fn serve(mut builder: PluginBuilder) -> Result<(), ServeError> {
     let host = HostWatch::new();
     let env = PluginBuilder::environment()?;
+    let host = host.with_lifeline(env.lifeline);
     let (app_version, services) = builder.choose(&env.app_versions)?;
     let (tls, server_cert) = secure(builder.tls.as_ref(), env.client_cert.as_deref())?;
     let place = builder.network.place(&env);

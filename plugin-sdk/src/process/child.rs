@@ -2,14 +2,19 @@
 //!
 //! Each child has a thread that starts it and then does nothing but wait for it. The exit is thus seen as soon as it
 //! happens, whoever still holds the child's pipes, and without a run time. The thread lives exactly as long as the
-//! child, as a parent-death signal needs.
+//! child, as a [parent-death signal](super::parent_death) needs.
 //!
 //! The child leads a process group of its own. When it ends, what is left of the group is killed *before* the child is
-//! reaped: until then its id, and so the group's, cannot be given to another process.
+//! reaped: until then its id, and so the group's, cannot be given to another process. What has left the group is found by
+//! its environment, see [`marked`](super::marked).
+//!
+//! Looking for that takes milliseconds, and more the more processes there are. A stop has the time, and is complete only
+//! then. A crash has not, since a restart waits for the news of it: there the look comes afterwards.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +22,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::sync::{oneshot, watch};
 
-use super::{Exit, ExitKind, StopStep};
+use super::{Exit, ExitKind, StopStep, end_marked};
+use crate::handshake::UNIX_SOCKET_DIR;
 
 /// Enough for `Command::spawn` and `wait`, which need a few KiB.
 const THREAD_STACK_BYTES: usize = 128 * 1024;
@@ -59,7 +65,8 @@ enum State {
 }
 
 impl Process {
-    /// Starts the command in a process group of its own, with pipes for stdout and stderr.
+    /// Starts the command in a process group of its own, with pipes for stdout and stderr. The other end of its stdin, if
+    /// that is a pipe, stays open as long as the child is there.
     ///
     /// `kept` is dropped when the child has been reaped, before its exit is told.
     pub(crate) async fn start(mut command: Command, kept: impl Send + 'static) -> io::Result<Started> {
@@ -81,7 +88,7 @@ impl Process {
     pub(crate) async fn exited(&self) -> Exit {
         let mut exit = self.exit.clone();
         let seen = exit.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone());
-        // The thread publishes the exit as its last act, and nothing in it panics.
+        // The thread publishes the exit before it ends, and nothing in it panics.
         seen.unwrap_or_else(|| self.unreaped())
     }
 
@@ -191,9 +198,10 @@ pub fn kill_all(limit: Duration) -> usize {
     }
 }
 
-/// The thread's whole life: start, tell, wait, sweep the group, reap, publish.
+/// The thread's whole life: start, tell, wait, sweep the group, reap, sweep what has left it, publish.
 fn attend(command: Command, kept: impl Send, tell: oneshot::Sender<io::Result<Started>>, entry: &Entry) {
     let (publish, exit) = watch::channel(None);
+    let marker = socket_dir(&command);
     let (mut child, started) = match spawn(command, exit) {
         Ok(pair) => pair,
         Err(error) => {
@@ -205,6 +213,7 @@ fn attend(command: Command, kept: impl Send, tell: oneshot::Sender<io::Result<St
     };
     let shared = Arc::clone(&started.process.shared);
     let since = started.process.started;
+    let dirs: Vec<_> = marker.into_iter().collect();
     let _ = entry.0.set(Arc::clone(&shared));
     // If nobody waits for the start any more, the handle comes back and its drop kills the group.
     drop(tell.send(Ok(started)));
@@ -223,8 +232,21 @@ fn attend(command: Command, kept: impl Send, tell: oneshot::Sender<io::Result<St
         };
         Exit { status, after: life.step, uptime: since.elapsed() }
     };
+    let was_asked = exit.after > StopStep::Nothing;
+    if was_asked {
+        end_marked(&dirs);
+    }
     drop(kept);
     publish.send_replace(Some(exit));
+    if !was_asked {
+        end_marked(&dirs);
+    }
+}
+
+/// The directory by which the processes of this child are known.
+fn socket_dir(command: &Command) -> Option<PathBuf> {
+    let (_, value) = command.get_envs().find(|(name, _)| *name == UNIX_SOCKET_DIR)?;
+    value.map(PathBuf::from)
 }
 
 fn spawn(mut command: Command, exit: watch::Receiver<Option<Exit>>) -> io::Result<(Child, Started)> {

@@ -5,6 +5,8 @@ mod child;
 mod exit;
 mod foreign;
 mod lines;
+mod marked;
+mod parent_death;
 mod program;
 
 pub use checksum::{Checksum, ChecksumError, ChecksumProblem};
@@ -13,5 +15,7 @@ pub use child::kill_all;
 pub use exit::{Exit, ExitKind, StopStep};
 pub(crate) use foreign::ForeignProcess;
 pub(crate) use lines::{Lines, Piece, PieceKind};
+pub(crate) use marked::end_marked;
+pub(crate) use parent_death::kill_with_this_process;
 pub(crate) use program::examine;
 pub use program::{Machine, ProgramProblem};

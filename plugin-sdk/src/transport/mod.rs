@@ -6,8 +6,6 @@ mod listen;
 mod mux;
 #[cfg(feature = "host")]
 mod peer;
-#[cfg(feature = "host")]
-mod socket_dir;
 mod stream;
 mod tls;
 mod translate;
@@ -17,12 +15,10 @@ pub(crate) use incoming::{Access, ConnectionInfo, Entrance, Incoming};
 pub use listen::ListenError;
 #[cfg(feature = "plugin")]
 pub(crate) use listen::own_choice_of_dir;
-pub(crate) use listen::{InheritedSocket, Listener, Place};
+pub(crate) use listen::{InheritedSocket, Listener, MAX_SOCKET_PATH_BYTES, Place, group_id};
 pub(crate) use mux::Mux;
 #[cfg(feature = "host")]
 pub(crate) use peer::Peer;
-#[cfg(feature = "host")]
-pub(crate) use socket_dir::SocketDir;
 pub(crate) use stream::Stream;
 pub(crate) use tls::{Identity, Tls, certificate_from_pem};
 pub use tls::{TlsConfig, TlsError};

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import collections
 import datetime
+import functools
 import json
 import logging
 import os
@@ -514,6 +515,16 @@ async def host_gone(parent):
         await asyncio.sleep(1)
 
 
+def stdin_ended(tell):
+    """Reads to the end, which is the host's: no other bytes ever come."""
+    try:
+        while os.read(0, 1024):
+            pass
+    except OSError:
+        return
+    tell()
+
+
 async def serve(parent):
     version = negotiated_version()
     certificate = setting("PLUGIN_CLIENT_CERT")
@@ -534,6 +545,9 @@ async def serve(parent):
             line += "|false"
         print(line, flush=True)
         stdio.capture()
+        if setting("PLUGIN_HOST_LIFELINE") == "stdin":
+            tell = functools.partial(loop.call_soon_threadsafe, stopping.set)
+            threading.Thread(target=stdin_ended, args=(tell,), daemon=True).start()
         reasons = [asyncio.create_task(stopping.wait()), asyncio.create_task(host_gone(parent))]
         await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
         # From here on the streams that the host keeps open end by themselves, so that the server can.

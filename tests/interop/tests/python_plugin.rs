@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests, which clippy does not see behind the macro")]
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use e2e::wait::wait_until;
 use interop::{Go, Greeter, Release, seen};
 use plugin_sdk::host::{Contract, Environment, ExitKind, Launch, LaunchError, Plugin, Security, StopStep};
 use plugin_sdk::{LineProblem, MagicCookie, one_line};
@@ -300,4 +302,21 @@ mod go_host {
             succeed(&mut host);
         }
     }
+}
+
+#[test]
+fn a_host_that_is_killed_is_noticed_by_the_end_of_stdin() {
+    let Some(python) = Python::get("python_plugin::a_host_that_is_killed") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(interop::binary("sample-host"));
+    command.arg(&python.interpreter).args(["--stdin=lifeline", "--not-killed", "--"]);
+    command.arg(source("sample_plugin.py")).env("TMPDIR", dir.path()).env("XDG_RUNTIME_DIR", dir.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut host = e2e::start(&mut command);
+    let lines = BufReader::new(host.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line == "ready"), "the plugin starts");
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let place = dir.path().display().to_string();
+    wait_until("the plugin ends", || e2e::process::marked_with(&place).is_empty());
 }

@@ -256,8 +256,9 @@ struct Host {
 }
 
 impl Host {
-    async fn begin(variables: &[(&str, &str)]) -> Self {
-        let mut child = command(HOST, &[SAMPLE], variables)
+    async fn begin(args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let args = [&[SAMPLE], args].concat();
+        let mut child = command(HOST, &args, variables)
             .stdin(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -284,19 +285,24 @@ impl Host {
 
 #[tokio::test]
 async fn variables_of_the_hosts_own_host_are_not_passed_on() {
-    let host = Host::begin(&[
-        ("PLUGIN_CLIENT_CERT", "stale"),
-        ("PLUGIN_MULTIPLEX_GRPC", "true"),
-        ("PLUGIN_PROTOCOL_VERSIONS", "3"),
-        ("PLUGIN_UNIX_SOCKET_DIR", "/stale"),
-        ("PLUGIN_UNIX_SOCKET_GROUP", "stale"),
-        ("UNRELATED", "passed on"),
-    ])
+    let host = Host::begin(
+        &[],
+        &[
+            ("PLUGIN_CLIENT_CERT", "stale"),
+            ("PLUGIN_MULTIPLEX_GRPC", "true"),
+            ("PLUGIN_PROTOCOL_VERSIONS", "3"),
+            ("PLUGIN_UNIX_SOCKET_DIR", "/stale"),
+            ("PLUGIN_UNIX_SOCKET_GROUP", "stale"),
+            ("PLUGIN_HOST_LIFELINE", "stdin"),
+            ("UNRELATED", "passed on"),
+        ],
+    )
     .await;
     for (name, expected) in [
         ("PLUGIN_CLIENT_CERT", "NotFound"),
         ("PLUGIN_MULTIPLEX_GRPC", "NotFound"),
         ("PLUGIN_UNIX_SOCKET_GROUP", "NotFound"),
+        ("PLUGIN_HOST_LIFELINE", "NotFound"),
         ("PLUGIN_PROTOCOL_VERSIONS", "1"),
         ("UNRELATED", "passed on"),
     ] {
@@ -312,7 +318,7 @@ async fn variables_of_the_hosts_own_host_are_not_passed_on() {
 
 #[tokio::test]
 async fn a_plugin_ends_with_its_host_and_removes_its_socket() {
-    let mut host = Host::begin(&[("RUST_LOG", "trace")]).await;
+    let mut host = Host::begin(&["--not-killed"], &[("RUST_LOG", "trace")]).await;
     let (plugin, socket) = (host.plugin(), PathBuf::from(&host.said["socket"]));
     assert!(is_running(plugin) && socket.exists());
     // The plugin's stderr leads nowhere from now on, and it logs.

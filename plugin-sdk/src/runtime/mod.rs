@@ -1,0 +1,235 @@
+//! What a host keeps in the file system while it runs: one directory, with the sockets of all its plugins in it.
+//!
+//! ```text
+//! $XDG_RUNTIME_DIR/plugin-hosts/      or <tmp>/plugin-hosts-<uid>/     0700, of this user
+//! ├── 4711.k3Vx9q/                    one host: its process, random     0700, locked while it lives
+//! │   ├── host                        the name of its program
+//! │   ├── p8Yt2Z/plugin1794…          one plugin: its sockets, and those of the host for it
+//! │   └── plugin-Qx81LkfW -> /tmp/plugin-Qx81LkfW        one whose group may enter, and so is elsewhere
+//! └── 5001.Hq0sWd/
+//! ```
+//!
+//! A host that ends in order takes its directory with it. One that is killed leaves it behind, without its lock: the next
+//! host of this user [sweeps](sweep) it up.
+//!
+//! The lock is on the directory itself, so there is no moment at which one of them is there without the other; and
+//! systemd-tmpfiles, which removes old files from `/tmp`, leaves a directory alone that is locked.
+
+mod base;
+mod others;
+mod socket_dir;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+pub use others::{HostEntry, hosts, sweep};
+pub(crate) use socket_dir::SocketDir;
+
+/// How often a new directory is tried again that another host has swept up before it was locked.
+const ATTEMPTS: usize = 16;
+
+/// Characters of the random part of a directory's name.
+const RANDOM_CHARACTERS: usize = 6;
+
+/// Longest name of a host's directory, with the slash before it.
+const LONGEST_NAME_BYTES: usize = "/4194304.".len() + RANDOM_CHARACTERS;
+
+/// The file with the name of the host's program.
+const NAME_FILE: &str = "host";
+
+/// This host's directory. It goes with the last holder, and so does its base if it is empty.
+#[derive(Debug)]
+pub(crate) struct RuntimeDir {
+    path: PathBuf,
+    /// Locked as long as it is open, that is until this process ends, however it does.
+    _lock: OwnedFd,
+}
+
+impl RuntimeDir {
+    /// The directory of this process: the one that somebody holds, or else a new one.
+    ///
+    /// The first call has the leavings of dead hosts swept up, by a thread of its own.
+    pub(crate) fn of_this_process() -> io::Result<Arc<Self>> {
+        static HELD: Mutex<Weak<RuntimeDir>> = Mutex::new(Weak::new());
+        static FIRST: Once = Once::new();
+        FIRST.call_once(|| {
+            // Without the thread the leavings stay until the next host.
+            let _ = std::thread::Builder::new().name("plugin-sweep".to_owned()).spawn(sweep);
+        });
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dir) = held.upgrade() {
+            return Ok(dir);
+        }
+        let dir = Arc::new(Self::create(&base::candidates())?);
+        *held = Arc::downgrade(&dir);
+        Ok(dir)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// In the first base that will do. Where none does, because others have made them, in a new one with a random name.
+    fn create(candidates: &[base::Base]) -> io::Result<Self> {
+        let mut failure = None;
+        let short = || candidates.iter().filter(|base| base.fits());
+        for base in short() {
+            match Self::create_in(base) {
+                Ok(dir) => return Ok(dir),
+                Err(error) => {
+                    tracing::warn!(%error, "a place for the host's directory is passed over");
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        let another = short()
+            .map(base::Base::another)
+            .filter(base::Base::fits)
+            .find_map(|base| Self::create_in(&base).ok());
+        another.ok_or_else(|| failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+    }
+
+    fn create_in(base: &base::Base) -> io::Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let opened = base.ensure()?;
+            let name = format!("{}.{}", std::process::id(), base::random_text(RANDOM_CHARACTERS));
+            match rustix::fs::mkdirat(opened, &name, Mode::RWXU) {
+                // The name is taken, or the base has gone with its last host.
+                Err(Errno::EXIST | Errno::NOENT) => continue,
+                made => made?,
+            }
+            let path = base.path().join(name);
+            // A host that sweeps just now may have taken the directory for one of a dead host.
+            let lock = match base::lock(&path) {
+                Ok(Some(lock)) => lock,
+                Ok(None) => continue,
+                Err(error) => {
+                    // A file system without locks.
+                    let _ = std::fs::remove_dir(&path);
+                    return Err(error);
+                }
+            };
+            let dir = Self { path, _lock: lock };
+            dir.write_name()?;
+            return Ok(dir);
+        }
+        Err(io::Error::other(format!("no directory in {} could be locked", base.path().display())))
+    }
+
+    /// For people who look at it, and for [`hosts`].
+    fn write_name(&self) -> io::Result<()> {
+        let program = std::env::current_exe().ok();
+        let name = program.as_deref().and_then(Path::file_name).unwrap_or_default();
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.path.join(NAME_FILE))?;
+        io::Write::write_all(&mut file, name.to_string_lossy().as_bytes())
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        if let Err(error) = others::remove(&self.path) {
+            tracing::warn!(dir = %self.path.display(), %error, "the host's directory is left behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::DirBuilder;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+
+    use super::base::Base;
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_directory_goes_with_its_holder_and_the_base_with_the_last_directory() {
+        let home = tempfile::tempdir().unwrap();
+        let base = home.path().join("plugin-hosts");
+        let create = || RuntimeDir::create(&[Base::new(base.clone())]).unwrap();
+        let (first, second) = (create(), create());
+        assert_ne!(first.path(), second.path());
+        assert_eq!((mode(&base), mode(first.path())), (0o700, 0o700));
+        let name = std::fs::read_to_string(first.path().join(NAME_FILE)).unwrap();
+        assert_eq!(name.as_str(), std::env::current_exe().unwrap().file_name().unwrap());
+        drop(first);
+        assert!(second.path().exists());
+        drop(second);
+        assert!(!base.exists());
+    }
+
+    #[test]
+    fn a_base_of_another_user_or_open_to_others_is_refused_by_name_and_the_next_is_taken() {
+        let home = tempfile::tempdir().unwrap();
+        let [open, link, file, good] = ["open", "link", "file", "good"].map(|name| home.path().join(name));
+        DirBuilder::new().mode(0o777).create(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        DirBuilder::new().mode(0o700).create(&good).unwrap();
+        std::os::unix::fs::symlink(&good, &link).unwrap();
+        std::fs::write(&file, "").unwrap();
+        // Another user's, if we may make such a thing; the root directory is one as well, unless we are root.
+        let foreign = home.path().join("foreign");
+        DirBuilder::new().mode(0o700).create(&foreign).unwrap();
+        if std::os::unix::fs::chown(&foreign, Some(65_533), None).is_ok() {
+            let error = Base::new(foreign).ensure().unwrap_err();
+            assert!(error.to_string().ends_with("/foreign belongs to user 65533"), "{error}");
+        }
+        for refused in [&open, &link, &file, &PathBuf::from("/")] {
+            let error = Base::new(refused.clone()).ensure().unwrap_err();
+            assert!(error.to_string().starts_with(&refused.display().to_string()), "{error}");
+            let both = vec![Base::new(refused.clone()), Base::new(good.clone())];
+            assert_eq!(RuntimeDir::create(&both).unwrap().path().parent(), Some(good.as_path()));
+            DirBuilder::new().mode(0o700).create(&good).unwrap();
+        }
+    }
+
+    #[test]
+    fn where_every_base_is_taken_by_others_a_new_one_is_made_beside_it() {
+        let home = tempfile::tempdir().unwrap();
+        let base = home.path().join("plugin-hosts-1");
+        std::fs::write(&base, "somebody else's").unwrap();
+        let dir = RuntimeDir::create(&[Base::new(base.clone())]).unwrap();
+        let other = dir.path().parent().unwrap();
+        assert!(other.display().to_string().starts_with(&format!("{}.", base.display())));
+        assert_eq!(mode(other), 0o700);
+        assert_eq!(Base::new(base.clone()).siblings(), [other.to_path_buf()]);
+        drop(dir);
+        assert!(Base::new(base).siblings().is_empty());
+    }
+
+    #[test]
+    fn a_base_whose_path_is_too_long_is_passed_over() {
+        let home = tempfile::tempdir().unwrap();
+        let long = home.path().join("x".repeat(60));
+        let short = home.path().join("short");
+        let dir = RuntimeDir::create(&[Base::new(long.clone()), Base::new(short.clone())]).unwrap();
+        assert_eq!(dir.path().parent(), Some(short.as_path()));
+        assert!(!long.exists());
+    }
+
+    #[test]
+    fn without_any_base_the_first_failure_is_told() {
+        assert!(RuntimeDir::create(&[]).is_err());
+        let missing = vec![Base::new("/no/such/base".into())];
+        assert_eq!(RuntimeDir::create(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn all_holders_of_a_process_share_one_directory() {
+        let first = RuntimeDir::of_this_process().unwrap();
+        assert_eq!(RuntimeDir::of_this_process().unwrap().path(), first.path());
+    }
+}
