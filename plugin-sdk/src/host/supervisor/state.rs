@@ -168,7 +168,7 @@ pub struct PluginStatus {
     pub since: SystemTime,
     /// Instances that were started so far, those of swaps included.
     pub starts: u64,
-    /// Of these, those that took the place of one that had failed.
+    /// Of these, all but the first and those of swaps.
     pub restarts: u64,
     /// Swaps that have succeeded.
     pub swaps: u64,

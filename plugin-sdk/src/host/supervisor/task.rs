@@ -71,6 +71,7 @@ pub(super) struct Task {
     reloads: VecDeque<(Option<PathBuf>, Option<Reply>)>,
     waiting: Vec<Waiting>,
     file: Option<FileWatch>,
+    file_check: Instant,
     /// Whether it was a call that has asked for the start.
     woken: bool,
     unwell: Option<Degradation>,
@@ -179,6 +180,7 @@ impl Task {
             reloads: VecDeque::new(),
             waiting: Vec::new(),
             file,
+            file_check: Instant::now() + file_watch::INTERVAL,
             woken: false,
             unwell: None,
             breaker_open: false,
@@ -224,7 +226,7 @@ impl Task {
 
     async fn next(&mut self) -> Woken {
         let (timer, idle_check) = (self.machine.timer(), self.idle_check);
-        let file_check = self.file.as_ref().map(|_| Instant::now() + file_watch::INTERVAL);
+        let file_check = self.file.as_ref().map(|_| self.file_check);
         tokio::select! {
             biased;
             worked = self.work.next() => Woken::Worked(worked),
@@ -519,6 +521,7 @@ impl Task {
     }
 
     fn check_file(&mut self) {
+        self.file_check = Instant::now() + file_watch::INTERVAL;
         let (Source::Launch(launch), Some(file)) = (&self.source, &mut self.file) else { return };
         if !file.has_changed(launch.program()) {
             return;
