@@ -88,6 +88,19 @@ impl<T: Clone> Journal<T> {
         // While the ring is locked, so that a follower misses none between what is kept and what comes.
         let _nobody_follows = self.0.live.send(numbered);
     }
+
+    /// How many are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ring().entries.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// What is kept, the oldest first.
     #[must_use]
     pub fn kept(&self) -> Vec<Numbered<T>> {
@@ -139,6 +152,7 @@ mod tests {
         }
         let (kept, mut follow) = journal.follow();
         assert_eq!(texts(&kept), [(2, "two"), (3, "three")]);
+        assert_eq!((journal.len(), journal.is_empty()), (2, false));
         journal.push("sixsix");
         assert_eq!(texts(&journal.kept()), [(4, "sixsix")]);
         let Some(Followed::Entry(next)) = follow.next().await else { panic!("there is one") };
