@@ -532,7 +532,7 @@ pub enum Reason {
     Superseded = 9,
     /// RESOURCE_EXHAUSTED: too many orders wait.
     Busy = 10,
-    /// RESOURCE_EXHAUSTED: too many clients follow.
+    /// RESOURCE_EXHAUSTED: too many clients read or follow.
     TooManyFollowers = 11,
     /// UNAVAILABLE.
     HostStopping = 12,
@@ -876,7 +876,7 @@ pub mod plugin_control_client {
             self.inner.unary(req, path, codec).await
         }
         /// What the plugin has logged and printed, the oldest line first; the host keeps the latest 2,000. With `follow` the stream
-        /// ends when the host stops, with UNAVAILABLE (HOST_STOPPING). RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS) if too many follow already.
+        /// ends when the host stops, with UNAVAILABLE (HOST_STOPPING). RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS) if too many read or follow already.
         pub async fn logs(
             &mut self,
             request: impl tonic::IntoRequest<super::LogsRequest>,
@@ -1076,7 +1076,7 @@ pub mod plugin_control_server {
             + std::marker::Send
             + 'static;
         /// What the plugin has logged and printed, the oldest line first; the host keeps the latest 2,000. With `follow` the stream
-        /// ends when the host stops, with UNAVAILABLE (HOST_STOPPING). RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS) if too many follow already.
+        /// ends when the host stops, with UNAVAILABLE (HOST_STOPPING). RESOURCE_EXHAUSTED (TOO_MANY_FOLLOWERS) if too many read or follow already.
         async fn logs(
             &self,
             request: tonic::Request<super::LogsRequest>,

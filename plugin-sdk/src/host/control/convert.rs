@@ -52,7 +52,7 @@ pub(super) fn plugin(handle: &PluginHandle) -> Plugin {
         starts: status.starts,
         restarts: status.restarts,
         swaps: status.swaps,
-        crashes: u32::try_from(handle.crashes().kept().len()).unwrap_or(u32::MAX),
+        crashes: u32::try_from(handle.crashes().len()).unwrap_or(u32::MAX),
         log_level: level_message(handle.log_level()).into(),
     }
 }

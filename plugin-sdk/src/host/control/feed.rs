@@ -23,9 +23,12 @@ const WAITING: usize = 16;
 /// How long a client may take for its last message.
 const LAST_MESSAGE: Duration = Duration::from_millis(500);
 
-/// What is kept, and no more.
-pub(super) fn of_kept<T: Send + 'static>(kept: Vec<T>) -> Feed<T> {
-    Box::pin(tokio_stream::iter(kept.into_iter().map(Ok)))
+/// What is kept, and no more. It takes a place until it is read.
+pub(super) fn of_kept<T: Send + 'static>(kept: Vec<T>, place: OwnedSemaphorePermit) -> Feed<T> {
+    Box::pin(tokio_stream::iter(kept).map(move |message| {
+        let _held = &place;
+        Ok(message)
+    }))
 }
 
 /// Sends what comes to one client, from any number of journals, until the client or the host goes.

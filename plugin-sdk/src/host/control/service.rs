@@ -24,8 +24,11 @@ use crate::host::{
     Event, Followed, Live, LogLine, Numbered, OrderError, PluginHandle, PluginState, PluginStatus,
 };
 
-/// Clients that follow at once.
+/// Clients that follow at once. Each may make the host hold what a journal keeps once more, as may each reader.
 const MAX_FOLLOWERS: usize = 64;
+
+/// Clients at once that read what is kept and do not follow.
+const MAX_READERS: usize = 32;
 
 /// Orders under way at once. Fewer than what a supervisor takes without waiting.
 const MAX_ORDERS: usize = 32;
@@ -35,6 +38,7 @@ pub(super) struct Service {
     host: Host,
     host_level: Option<HostLevel>,
     followers: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
     orders: Arc<Semaphore>,
     stop: CancellationToken,
     /// What goes on beside the calls.
@@ -49,6 +53,12 @@ enum Order {
     Disable,
     Enable,
     Clear,
+}
+
+/// How far a client reads.
+enum Reading<T> {
+    Kept(OwnedSemaphorePermit),
+    Following(Pumps<T>),
 }
 
 type Obeyed = Pin<Box<dyn Future<Output = Result<Option<Live>, OrderError>> + Send>>;
@@ -69,6 +79,7 @@ impl Service {
             host: Host { name, pid: std::process::id(), since: Some(SystemTime::now().into()) },
             host_level: options.host_level,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
             orders: Arc::new(Semaphore::new(MAX_ORDERS)),
             stop,
             tasks,
@@ -136,10 +147,14 @@ impl Service {
     }
 
     fn pumps<T: Send + 'static>(&self) -> Result<Pumps<T>, Status> {
-        let place = Arc::clone(&self.followers).try_acquire_owned();
-        let place = place.map_err(|_| Reason::TooManyFollowers.status("too many clients follow already"))?;
-        Ok(Pumps::new(place, self.tasks.clone(), self.stop.clone()))
+        Ok(Pumps::new(take_place(&self.followers)?, self.tasks.clone(), self.stop.clone()))
     }
+}
+
+/// A place among those who read, or those who follow.
+fn take_place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
+    let place = Arc::clone(places).try_acquire_owned();
+    place.map_err(|_| Reason::TooManyFollowers.status("too many clients read or follow already"))
 }
 
 fn obey(handle: PluginHandle, order: Order) -> Obeyed {
@@ -242,7 +257,8 @@ impl PluginControl for Service {
             latest(kept, request.tail).into_iter().map(show).collect()
         };
         if !request.follow {
-            return Ok(Response::new(of_kept(shown(journal.kept()))));
+            let place = take_place(&self.readers)?;
+            return Ok(Response::new(of_kept(shown(journal.kept()), place)));
         }
         let pumps = self.pumps()?;
         let (kept, follow) = journal.follow();
@@ -261,13 +277,17 @@ impl PluginControl for Service {
         let request = request.into_inner();
         let handles = self.find_all(&request.plugin)?;
         let since = since(request.since)?;
-        let pumps = if request.follow { Some(self.pumps()?) } else { None };
+        let reading = if request.follow {
+            Reading::Following(self.pumps()?)
+        } else {
+            Reading::Kept(take_place(&self.readers)?)
+        };
         let mut all = Vec::new();
         for handle in handles {
             let name = handle.name().to_owned();
-            let kept = match &pumps {
-                None => handle.events().kept(),
-                Some(pumps) => {
+            let kept = match &reading {
+                Reading::Kept(_) => handle.events().kept(),
+                Reading::Following(pumps) => {
                     let (kept, follow) = handle.events().follow();
                     let name = name.clone();
                     pumps.add(follow, move |followed| match followed {
@@ -288,9 +308,9 @@ impl PluginControl for Service {
         // Those of one plugin stay in their order, as the sort is stable and each was noted after the one before.
         all.sort_by_key(|(at, _)| *at);
         let kept = latest(all, request.tail).into_iter().map(|(_, message)| message).collect();
-        Ok(Response::new(match pumps {
-            None => of_kept(kept),
-            Some(pumps) => pumps.after(kept),
+        Ok(Response::new(match reading {
+            Reading::Kept(place) => of_kept(kept, place),
+            Reading::Following(pumps) => pumps.after(kept),
         }))
     }
 
