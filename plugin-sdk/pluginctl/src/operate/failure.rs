@@ -44,6 +44,8 @@ pub(crate) enum OperateError {
     Broken(#[source] Box<Status>),
     #[error("the host is of another version: it has left out what was asked for")]
     NoAnswer,
+    #[error("the host does not answer within {0:?}")]
+    Silent(Duration),
     #[error("it is not known within {0:?} what the order leads to; `pluginctl events` shows it")]
     TimedOut(Duration),
     #[error("the path for --path cannot be used")]

@@ -6,8 +6,7 @@ use plugin_sdk::control::{EventsRequest, LogsRequest, events_response, logs_resp
 use prost_types::Timestamp;
 
 use super::args::{Events, Logs, Range};
-use super::failure::OperateError;
-use super::host::connect;
+use super::host::{answer, connect, next};
 use super::style::Style;
 use super::{json, views};
 use crate::cli::Format;
@@ -26,9 +25,9 @@ pub(super) async fn logs(args: Logs, output: &mut Output, talk: &Talk) -> Result
         min_level: level.map(plugin_sdk::control::Level::from).unwrap_or_default().into(),
     };
     let mut client = connect(&one.place).await?;
-    let mut lines = client.logs(request).await.map_err(OperateError::from)?.into_inner();
-    while let Some(answer) = lines.message().await.map_err(OperateError::from)? {
-        match (answer.item, one.place.output) {
+    let mut lines = answer(client.logs(request)).await?;
+    while let Some(message) = next(&mut lines, range.follow).await? {
+        match (message.item, one.place.output) {
             (Some(logs_response::Item::Line(line)), Format::Text) => {
                 output.text(&views::line(&line, style)).await?
             }
@@ -47,10 +46,10 @@ pub(super) async fn events(args: Events, output: &mut Output, talk: &Talk) -> Re
     let style = Style::of_stdout(place.color);
     let request = EventsRequest { plugin, since: since(&range), follow: range.follow, tail: range.tail };
     let mut client = connect(&place).await?;
-    let mut events = client.events(request).await.map_err(OperateError::from)?.into_inner();
-    while let Some(answer) = events.message().await.map_err(OperateError::from)? {
-        let plugin = answer.plugin;
-        match (answer.item, place.output) {
+    let mut events = answer(client.events(request)).await?;
+    while let Some(message) = next(&mut events, range.follow).await? {
+        let plugin = message.plugin;
+        match (message.item, place.output) {
             (Some(events_response::Item::Event(event)), Format::Text) => {
                 output.text(&views::event(&plugin, &event, style)).await?;
             }

@@ -1,9 +1,11 @@
 //! Which host, and the way to it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use plugin_sdk::control::{self, HostSocket, PluginControlClient};
 use tonic::transport::Channel;
+use tonic::{Response, Status, Streaming};
 
 use super::args::Place;
 use super::failure::OperateError;
@@ -18,6 +20,26 @@ pub(super) async fn connect(place: &Place) -> Result<Client, OperateError> {
         None => find(place.host.as_deref(), control::sockets().map_err(OperateError::Search)?)?,
     };
     Ok(control::connect(&socket).await?)
+}
+
+/// How long a host may take for what it knows already. One that stands still would never answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The answer to a call that has nothing to wait for.
+pub(super) async fn answer<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, OperateError> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, call).await;
+    Ok(answer.map_err(|_| OperateError::Silent(ANSWER_TIMEOUT))??.into_inner())
+}
+
+/// The next message of a stream; of one that follows it may come at any time.
+pub(super) async fn next<T>(stream: &mut Streaming<T>, follow: bool) -> Result<Option<T>, OperateError> {
+    if follow {
+        return Ok(stream.message().await?);
+    }
+    let message = tokio::time::timeout(ANSWER_TIMEOUT, stream.message()).await;
+    Ok(message.map_err(|_| OperateError::Silent(ANSWER_TIMEOUT))??)
 }
 
 /// The only one that fits.

@@ -30,7 +30,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::talk::Talk;
 use args::{Crashes, LogLevel, OnePlugin, Operate, Place};
-use host::connect;
+use host::{answer, connect};
 use order::OrderName;
 use style::Style;
 
@@ -56,14 +56,14 @@ pub(crate) async fn operate(operate: Operate, output: &mut Output, talk: &Talk) 
 
 async fn list(place: Place, output: &mut Output) -> Result<(), Failure> {
     let mut client = connect(&place).await?;
-    let answer = client.list(ListRequest {}).await.map_err(OperateError::from)?.into_inner();
+    let found = answer(client.list(ListRequest {})).await?;
     match place.output {
         Format::Json => {
-            let plugins: Vec<_> = answer.plugins.iter().map(json::plugin).collect();
-            let host = answer.host.as_ref().map(json::host);
+            let plugins: Vec<_> = found.plugins.iter().map(json::plugin).collect();
+            let host = found.host.as_ref().map(json::host);
             output.json(&serde_json::json!({"host": host, "plugins": plugins})).await?;
         }
-        Format::Text => output.text(&views::list(&answer.plugins, Style::of_stdout(place.color))).await?,
+        Format::Text => output.text(&views::list(&found.plugins, Style::of_stdout(place.color))).await?,
     }
     Ok(())
 }
@@ -71,8 +71,8 @@ async fn list(place: Place, output: &mut Output) -> Result<(), Failure> {
 async fn status(one: OnePlugin, output: &mut Output) -> Result<(), Failure> {
     let OnePlugin { plugin, place } = one;
     let mut client = connect(&place).await?;
-    let answer = client.get(GetRequest { plugin }).await.map_err(OperateError::from)?.into_inner();
-    let plugin = answer.plugin.ok_or(OperateError::NoAnswer)?;
+    let found = answer(client.get(GetRequest { plugin })).await?;
+    let plugin = found.plugin.ok_or(OperateError::NoAnswer)?;
     match place.output {
         Format::Json => output.json(&json::plugin(&plugin)).await?,
         Format::Text => output.text(&views::status(&plugin, Style::of_stdout(place.color))).await?,
@@ -90,8 +90,8 @@ async fn crashes(args: Crashes, output: &mut Output) -> Result<(), Failure> {
     let mut client = connect(&place).await?;
     if let Some(number) = show {
         let request = GetCrashRequest { plugin, number };
-        let answer = client.get_crash(request).await.map_err(OperateError::from)?.into_inner();
-        let crash = answer.crash.ok_or(OperateError::NoAnswer)?;
+        let found = answer(client.get_crash(request)).await?;
+        let crash = found.crash.ok_or(OperateError::NoAnswer)?;
         match place.output {
             Format::Json => output.json(&json::whole_crash(&crash)).await?,
             Format::Text => output.text(&views::whole_crash(&crash, style)).await?,
@@ -99,7 +99,7 @@ async fn crashes(args: Crashes, output: &mut Output) -> Result<(), Failure> {
         return Ok(());
     }
     let request = ListCrashesRequest { plugin };
-    let crashes = client.list_crashes(request).await.map_err(OperateError::from)?.into_inner().crashes;
+    let crashes = answer(client.list_crashes(request)).await?.crashes;
     match place.output {
         Format::Json => {
             for crash in &crashes {
@@ -121,7 +121,7 @@ async fn log_level(args: LogLevel, output: &mut Output) -> Result<(), Failure> {
         set_log_level_request::Target::Plugin(one.plugin)
     };
     let request = SetLogLevelRequest { target: Some(target), level: level.into() };
-    client.set_log_level(request).await.map_err(OperateError::from)?;
+    answer(client.set_log_level(request)).await?;
     let word = json::level(level);
     match one.place.output {
         Format::Json => output.json(&serde_json::json!({"log_level": word, "of_host": of_host})).await?,

@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 
 use super::args::{GiveOrder, Reload};
 use super::failure::OperateError;
-use super::host::{Client, connect};
+use super::host::{Client, answer, connect};
 use super::style::Style;
 use super::{json, views};
 use crate::cli::Format;
@@ -83,7 +83,7 @@ pub(super) async fn give(
     let (named, looking) = (request.plugin.clone(), client.clone());
     let progress = Progress::begin(order, &request.plugin, client.clone(), talk);
     let sent = send(order, client, request, program);
-    let answer = tokio::select! {
+    let told = tokio::select! {
         answer = tokio::time::timeout(wait.timeout, sent) => {
             answer.map_err(|_| OperateError::TimedOut(wait.timeout))
         }
@@ -93,14 +93,14 @@ pub(super) async fn give(
         // So that what follows on stdout does not stand behind it.
         talk.flush(LAST_WORDS);
     }
-    let answer = match answer?.map_err(OperateError::from) {
-        Ok(answer) => answer.into_inner(),
+    let led_to = match told?.map_err(OperateError::from) {
+        Ok(led_to) => led_to.into_inner(),
         Err(error) => return Err(with_state(error, order, named, looking).await.into()),
     };
-    let plugin = answer.plugin.as_ref().ok_or(OperateError::NoAnswer)?;
+    let plugin = led_to.plugin.as_ref().ok_or(OperateError::NoAnswer)?;
     match one.place.output {
         Format::Json => {
-            let outcome = answer.outcome().as_str_name().trim_start_matches("OUTCOME_").to_ascii_lowercase();
+            let outcome = led_to.outcome().as_str_name().trim_start_matches("OUTCOME_").to_ascii_lowercase();
             let value = serde_json::json!({
                 "order": order.verb(), "outcome": outcome, "plugin": json::plugin(plugin),
             });
@@ -108,7 +108,7 @@ pub(super) async fn give(
         }
         Format::Text => {
             let style = Style::of_stdout(one.place.color);
-            output.text(&views::outcome(order, answer.outcome(), plugin, style)).await?;
+            output.text(&views::outcome(order, led_to.outcome(), plugin, style)).await?;
         }
     }
     Ok(())
@@ -122,7 +122,7 @@ async fn with_state(
     mut client: Client,
 ) -> OperateError {
     let OperateError::Refused(status) = error else { return error };
-    match client.get(GetRequest { plugin }).await.map(|answer| answer.into_inner().plugin) {
+    match answer(client.get(GetRequest { plugin })).await.map(|found| found.plugin) {
         Ok(Some(plugin)) => {
             let next = match Reason::of(&status) {
                 Some(Reason::Disabled) => "enable it first".to_owned(),
@@ -172,6 +172,9 @@ struct Progress<'a> {
 /// How long an order may take without a word.
 const PATIENCE: Duration = Duration::from_millis(300);
 
+/// A line that fits into any terminal, as only one can be taken back.
+const NARROW: usize = 79;
+
 impl<'a> Progress<'a> {
     fn begin(order: OrderName, plugin: &str, client: Client, talk: &'a Talk) -> Self {
         let talk = std::io::stderr().is_terminal().then_some(talk);
@@ -194,7 +197,8 @@ impl<'a> Progress<'a> {
         let mut latest = String::new();
         loop {
             let seconds = begun.elapsed().as_secs();
-            talk.progress(format_args!("{} ... {seconds}s {latest}", self.what));
+            let line = format!("{} ... {seconds}s {latest}", self.what);
+            talk.progress(line.trim_end().chars().take(NARROW).collect::<String>());
             let event = async {
                 match &mut events {
                     Some(events) => events.message().await.ok().flatten(),

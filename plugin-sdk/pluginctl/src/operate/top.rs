@@ -9,8 +9,7 @@ use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::args::Top;
-use super::failure::OperateError;
-use super::host::connect;
+use super::host::{answer, connect};
 use super::style::Style;
 use super::table::{Table, plain};
 use super::time::{ago, short, size, span};
@@ -36,8 +35,7 @@ pub(super) async fn top(args: Top, output: &mut Output) -> Result<(), Failure> {
     let mut shown = 0;
     while args.count.is_none_or(|count| shown < count) {
         ticks.tick().await;
-        let ListResponse { host, plugins } =
-            client.list(ListRequest {}).await.map_err(OperateError::from)?.into_inner();
+        let ListResponse { host, plugins } = answer(client.list(ListRequest {})).await?;
         let shares = shares(&plugins, &mut before);
         match args.place.output {
             Format::Json => {

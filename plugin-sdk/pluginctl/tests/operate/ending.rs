@@ -107,6 +107,19 @@ fn top_shows_so_many_tables() {
 }
 
 #[test]
+fn a_host_that_stands_still_is_not_waited_for() {
+    let (machine, host) = one();
+    signal(host.pid(), Signal::STOP);
+    for line in ["list", "logs"] {
+        let ran = machine.run(line);
+        assert!(ran.failed().contains("the host does not answer within 5s"), "{line}: {ran:?}");
+    }
+    signal(host.pid(), Signal::CONT);
+    machine.run("list").worked();
+    host.end();
+}
+
+#[test]
 fn an_order_that_takes_too_long_is_given_all_the_same() {
     let (machine, host) = one();
     // It takes some seconds to end a plugin that stands still.
