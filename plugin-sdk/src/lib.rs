@@ -15,6 +15,7 @@
 //! or more [`AppVersion`]s, and the gRPC services that each version means.
 //!
 //! - Running plugins, feature `host`: begin with `host::Launch`.
+//! - Looking at and steering the plugins of a running host, feature `host`: `host::ControlServer` and `control`.
 //! - Being a plugin, feature `plugin`: begin with `plugin::PluginBuilder`.
 //! - Testing either without a process, both features: `InMemory`; and all that the crate `plugin-testkit` offers.
 //! - The protocol itself, for those who write a host or a plugin in another language: `manual`.
@@ -27,6 +28,8 @@
 #[cfg(not(unix))]
 compile_error!("plugin-sdk runs on Unix only: `manual::lifecycle` says what Windows would need");
 
+#[cfg(feature = "host")]
+pub mod control;
 mod generated;
 mod handshake;
 #[cfg(feature = "host")]

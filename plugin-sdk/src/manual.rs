@@ -8,12 +8,16 @@
 //! |---|---|
 //! | [`protocol`] | what is on the wire: variables, the handshake line, TLS, services, broker, multiplexing, reattach, logs |
 //! | [`lifecycle`] | who does what when: start, health, signals, stop, a host that dies, and every time limit |
+//! | [`operating`] | how to look at a running host's plugins and steer them, and what to do when something is wrong |
 //! | [`security`] | what is promised, what is not, and what a hostile plugin can do |
 //! | [`testing`] | how to test a plugin and how to test a host, with what |
 //! | [`other_languages`] | how to write a plugin or a host without this crate, with a checklist |
 
 #[doc = include_str!("manual/lifecycle.md")]
 pub mod lifecycle {}
+
+#[doc = include_str!("manual/operating.md")]
+pub mod operating {}
 
 #[doc = include_str!("manual/other-languages.md")]
 pub mod other_languages {}

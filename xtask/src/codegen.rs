@@ -69,6 +69,12 @@ const SETS: &[Set] = &[
         features: Some(["host", "plugin"]),
     },
     Set {
+        from: "proto",
+        files: &["plugin/control/v1/control.proto"],
+        into: "plugin-sdk/src/control/generated",
+        features: None,
+    },
+    Set {
         from: "tests/sample/proto",
         files: &["sample/v1/sample.proto"],
         into: "tests/sample/src/generated",

@@ -40,6 +40,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("process", &["transport", "runtime", "services", "host", "plugin"]),
     ("runtime", &["services", "host", "plugin"]),
     ("services", &["process", "runtime", "host", "plugin"]),
+    ("control", &["process", "host", "plugin"]),
     ("host", &["plugin"]),
     ("plugin", &["host"]),
 ];

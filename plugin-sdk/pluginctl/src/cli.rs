@@ -6,23 +6,28 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::limits::MAX_DURATION;
+use crate::operate::args::Operate;
 use crate::schema::MethodName;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all worked, and the plugin is gone
+  0    all worked; what was started here is gone
   1    something failed; the last line on stderr says what
-  2    the command line cannot be used; nothing was started
+  2    the command line cannot be used, or a host or plugin has to be named; nothing was done
+  3    the host has no such plugin
+  4    no host runs, or it has stopped; `status`: the plugin does not run
+  5    `status`: the plugin is degraded, or was given up
   130  ended by Ctrl-C, and the plugin was stopped; 129 by SIGHUP, 143 by SIGTERM
   141  whoever read stdout has gone";
 
-/// Looks at plugins and calls them: any executable that speaks the protocol of HashiCorp's go-plugin over gRPC, in
-/// whatever language it is written.
+/// Looks at plugins and calls them, and steers those of a running host: any executable that speaks the protocol of
+/// HashiCorp's go-plugin over gRPC, in whatever language it is written.
 ///
-/// Each run starts the plugin, as its host would, and stops it before it ends. Data goes to stdout, all else to
-/// stderr.
+/// `inspect` and `call` start the plugin, as its host would, and stop it before they end. The other commands start
+/// nothing: they ask a running host, through its control socket. Data goes to stdout, all else to stderr.
 #[derive(Debug, Parser)]
 #[command(name = "pluginctl", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -46,6 +51,23 @@ pub(crate) enum Command {
     /// made of is learnt from the plugin by gRPC reflection, or from .proto files.
     #[command(after_help = CALL_EXAMPLES)]
     Call(CallArgs),
+
+    #[command(flatten)]
+    Operate(Operate),
+
+    /// Print a script that completes command lines in a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_name = "SHELL", value_enum)]
+        shell: Shell,
+    },
+
+    /// Write the manual pages into a directory.
+    Man {
+        /// The directory.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 const INSPECT_EXAMPLES: &str = "\
@@ -157,7 +179,7 @@ pub(crate) enum Format {
 }
 
 /// Reads `15s`, `1h30m`, `250ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Err(error) => Err(format!("{error}; write it like 15s or 1m30s")),
         Ok(Duration::ZERO) => Err("must be more than zero".into()),

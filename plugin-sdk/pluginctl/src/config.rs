@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use clap_complete::Shell;
 use plugin_sdk::MagicCookie;
 use plugin_sdk::host::{Contract, Environment, Launch, Security};
 use prost_reflect::DescriptorPool;
@@ -17,15 +18,25 @@ use tonic::metadata::MetadataMap;
 use crate::cli::{CallArgs, Cli, Command, Format, StartArgs};
 use crate::data::{self, Data, DataError};
 use crate::metadata::{self, MetadataError};
+use crate::operate::args::Operate;
 use crate::schema::{self, MethodName, ProtoError};
 
 /// All that was asked for.
-pub(crate) struct Config {
-    pub(crate) launch: Launch,
-    /// For each call.
-    pub(crate) timeout: Duration,
-    pub(crate) format: Format,
-    pub(crate) task: Task,
+pub(crate) enum Config {
+    /// Something with a plugin of one's own.
+    Plugin {
+        launch: Box<Launch>,
+        /// For each call.
+        timeout: Duration,
+        format: Format,
+        task: Task,
+    },
+    /// Something with the plugins of a running host.
+    Operate(Box<Operate>),
+    /// A shell's completions.
+    Completions(Shell),
+    /// Manual pages, into a directory.
+    Man(PathBuf),
 }
 
 /// What to do with the plugin once it runs.
@@ -88,12 +99,15 @@ impl Config {
                 let (start, call) = Call::new(args)?;
                 Self::new(start, Task::Call(call))
             }
+            Command::Operate(operate) => Ok(Self::Operate(Box::new(operate))),
+            Command::Completions { shell } => Ok(Self::Completions(shell)),
+            Command::Man { dir } => Ok(Self::Man(dir)),
         }
     }
 
     fn new(args: StartArgs, task: Task) -> Result<Self, UsageError> {
         let (timeout, format) = (args.timeout, args.output);
-        Ok(Self { launch: launch(args)?, timeout, format, task })
+        Ok(Self::Plugin { launch: Box::new(launch(args)?), timeout, format, task })
     }
 }
 
@@ -170,9 +184,9 @@ mod tests {
 
     fn call(args: &[&str]) -> Result<Call, UsageError> {
         let all = [&["call", "/bin/plugin", "a.B/C", "--cookie", "K=V"], args].concat();
-        parse(&all).map(|config| match config.task {
-            Task::Call(call) => call,
-            Task::Inspect => panic!("this is no call"),
+        parse(&all).map(|config| match config {
+            Config::Plugin { task: Task::Call(call), .. } => call,
+            _ => panic!("this is no call"),
         })
     }
 
@@ -186,8 +200,9 @@ mod tests {
         let args = "inspect plugin --cookie K=V=W --app-versions 5,6 --auto-mtls --multiplex --arg -x --arg=--y \
                     --env A=1 --env B= --clean-env --start-timeout 1s --timeout 1m30s -o json";
         let config = parse(&args.split_whitespace().collect::<Vec<_>>()).unwrap();
-        assert_eq!((config.timeout, config.format), (Duration::from_secs(90), Format::Json));
-        let launch = format!("{:?}", config.launch);
+        let Config::Plugin { launch, timeout, format, .. } = config else { panic!("it is for a plugin") };
+        assert_eq!((timeout, format), (Duration::from_secs(90), Format::Json));
+        let launch = format!("{launch:?}");
         for part in [r#"["-x", "--y"]"#, r#"["A", "B"]"#] {
             assert!(launch.contains(part), "{part} is not in {launch}");
         }

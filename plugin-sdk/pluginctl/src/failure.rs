@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::data::DataError;
 use crate::limits::EXIT_GRACE;
+use crate::operate::OperateError;
 use crate::output::OutputError;
 use crate::reflection::ReflectionError;
 use crate::schema::SchemaError;
@@ -46,6 +47,8 @@ pub(crate) enum Failure {
     NotGone { exit: Exit },
     #[error(transparent)]
     Output(#[from] OutputError),
+    #[error(transparent)]
+    Operate(#[from] OperateError),
 }
 
 impl From<Signal> for Failure {
@@ -58,7 +61,7 @@ impl Failure {
     /// If the plugin has died, that is the cause of whatever else has failed.
     pub(crate) async fn or_end_of(self, plugin: &Plugin) -> Self {
         match self {
-            Self::Stopped(_) | Self::Data(_) | Self::Output(_) => self,
+            Self::Stopped(_) | Self::Data(_) | Self::Output(_) | Self::Operate(_) => self,
             _ => match tokio::time::timeout(EXIT_GRACE, plugin.exited()).await {
                 Ok(exit) if exit.after == StopStep::Nothing => {
                     Self::Ended { exit, stderr_tail: plugin.stderr_tail() }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! cli ─▶ config ─▶ inspect ─▶ report on stdout        plugin's stderr ─▶ log ─▶ report, or talk
-//!            └───▶ call ────▶ messages on stdout      all else        ─▶ talk ─▶ stderr
+//!            ├───▶ call ────▶ messages on stdout      all else        ─▶ talk ─▶ stderr
+//!            └───▶ operate ─▶ a running host's control socket
 //! ```
 //!
-//! It is a host like any other, built on `plugin-sdk`, and knows nothing of what plugins are for: what it needs to know, such as
+//! For `inspect` and `call` it is a host like any other, built on `plugin-sdk`, and knows nothing of what plugins are for: what it needs to know, such as
 //! the magic cookie and the .proto files, it is told.
 
 mod call;
@@ -20,6 +21,7 @@ mod inspect;
 mod limits;
 mod log;
 mod metadata;
+mod operate;
 mod output;
 mod reflection;
 mod schema;
@@ -67,6 +69,8 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config, talk: &Talk) -> ExitCode {
+    // To end what only looks on is no news.
+    let nothing_is_stopped = matches!(config, Config::Operate(_));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
@@ -82,11 +86,14 @@ fn run(config: Config, talk: &Talk) -> ExitCode {
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Output(OutputError::Closed)) => ExitCode::from(STDOUT_CLOSED),
+        Err(Failure::Stopped(signal)) if nothing_is_stopped => ExitCode::from(signal.exit_code()),
+        Err(Failure::Operate(error)) if error.is_said() => ExitCode::from(error.exit_code()),
         Err(failure) => {
             let hint = failure.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
             talk.say_at_last(format_args!("pluginctl: {}{hint}", one_line(&failure)));
             match failure {
                 Failure::Stopped(signal) => ExitCode::from(signal.exit_code()),
+                Failure::Operate(error) => ExitCode::from(error.exit_code()),
                 _ => ExitCode::FAILURE,
             }
         }
@@ -118,8 +125,15 @@ async fn obey_signals(config: Config, talk: &Talk) -> Result<(), Failure> {
 }
 
 async fn work(config: Config, talk: &Talk, stop: &Stop) -> Result<(), Failure> {
-    let Config { launch, timeout, format, task } = config;
     let mut output = Output::stdout();
+    let (launch, timeout, format, task) = match config {
+        Config::Operate(args) => return stop.or(operate::operate(*args, &mut output, talk)).await?,
+        Config::Completions(shell) => {
+            return Ok(stop.or(output.text(&operate::generate::completions(shell))).await??);
+        }
+        Config::Man(dir) => return Ok(operate::generate::man(&dir)?),
+        Config::Plugin { launch, timeout, format, task } => (launch, timeout, format, task),
+    };
     match task {
         Task::Inspect => {
             let kept = Kept::default();

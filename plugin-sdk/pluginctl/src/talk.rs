@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Lines that may wait to be written. Those that come when so many are waiting are counted and lost.
 const MAX_WAITING: usize = 10_000;
 
+/// Back to the beginning of the line, and away with all of it.
+const CLEAR_LINE: &str = "\r\u{1b}[K";
+
 /// A handle to the thread; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Talk {
@@ -21,6 +24,8 @@ pub(crate) struct Talk {
 #[derive(Debug)]
 enum Message {
     Line(String),
+    /// A line that takes the place of the one before it, if that was such a line.
+    Progress(String),
     Flush(mpsc::Sender<()>),
 }
 
@@ -31,11 +36,21 @@ impl Talk {
         let talk = Self { messages, waiting: Arc::default(), lost: Arc::default() };
         let (waiting, lost) = (Arc::clone(&talk.waiting), Arc::clone(&talk.lost));
         std::thread::Builder::new().name("talk".to_owned()).spawn(move || {
+            let mut in_progress = false;
             // That stderr is closed is no reason to stop, and there is nobody to tell.
             for message in received {
+                if in_progress {
+                    let _ = write!(stderr, "{CLEAR_LINE}");
+                }
+                in_progress = matches!(message, Message::Progress(_));
                 match message {
                     Message::Line(line) => {
                         let _ = writeln!(stderr, "{line}");
+                        waiting.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    Message::Progress(line) => {
+                        let _ = write!(stderr, "{line}");
+                        let _ = stderr.flush();
                         waiting.fetch_sub(1, Ordering::Relaxed);
                     }
                     Message::Flush(done) => {
@@ -60,6 +75,16 @@ impl Talk {
         } else {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Says how far something is, on a terminal; the next line, or the end, takes its place.
+    pub(crate) fn progress(&self, line: impl Display) {
+        // What is not shown now is not of interest later.
+        if self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            let _ = self.messages.send(Message::Progress(line.to_string()));
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

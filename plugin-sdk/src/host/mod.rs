@@ -14,6 +14,7 @@
 //! A plugin is a child process, or whatever a [`Runner`] of the application's makes of it.
 
 mod attach;
+mod control;
 mod error;
 mod guest;
 mod journal;
@@ -30,6 +31,7 @@ mod stderr_copy;
 mod supervisor;
 
 pub use attach::{Attach, AttachError};
+pub use control::{ControlError, ControlOptions, ControlServer};
 pub use error::{HealthError, LaunchError, StderrTail, Waiting};
 pub use journal::{Follow, Followed, Journal, Numbered};
 pub use launch::{Announced, Contract, Environment, Launch, Security, Spawned, Stdin};

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -45,12 +46,17 @@ pub(crate) enum Access {
 
 impl Access {
     fn admits(self, stream: &Stream) -> bool {
-        match (self, stream) {
-            (Self::SameUser, Stream::Unix(stream)) => stream
-                .peer_cred()
-                .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw()),
+        match stream {
+            Stream::Unix(stream) => self.admits_unix(stream),
             _ => true,
         }
+    }
+
+    pub(crate) fn admits_unix(self, stream: &UnixStream) -> bool {
+        self == Self::Anyone
+            || stream
+                .peer_cred()
+                .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw())
     }
 }
 
