@@ -98,6 +98,18 @@ pub enum LogLevel {
     Trace,
 }
 
+impl From<tracing::Level> for LogLevel {
+    fn from(level: tracing::Level) -> Self {
+        match level {
+            tracing::Level::ERROR => Self::Error,
+            tracing::Level::WARN => Self::Warn,
+            tracing::Level::INFO => Self::Info,
+            tracing::Level::DEBUG => Self::Debug,
+            tracing::Level::TRACE => Self::Trace,
+        }
+    }
+}
+
 impl LogLevel {
     /// The name that log filters know.
     pub fn as_str(self) -> &'static str {

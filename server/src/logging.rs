@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use tracing_subscriber::{EnvFilter, filter::ParseError, reload};
 
 use crate::config::{LogConfig, LogFormat, LogLevel};
 
@@ -17,18 +17,49 @@ const CHATTY: [&str; 5] = ["h2", "hyper", "hyper_util", "tonic", "tower"];
 #[error("RUST_LOG is not understood")]
 pub struct FilterError(#[from] ParseError);
 
+/// Changes what is logged, while the program runs.
+pub struct LevelControl(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+/// The level stays as it was. There is nothing that an operator can do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LevelError {
+    /// The level makes no filter.
+    #[error("there is no filter for the level")]
+    Filter(#[from] ParseError),
+    /// The filter cannot be exchanged.
+    #[error("the filter cannot be exchanged")]
+    Reload(#[from] reload::Error),
+}
+
+impl LevelControl {
+    /// Logs lines of this level and more important ones from now on, whatever the flag and `RUST_LOG` have said.
+    pub fn set(&self, level: LogLevel) -> Result<(), LevelError> {
+        Ok((self.0)(EnvFilter::try_new(directives(level))?)?)
+    }
+}
+
 /// Sends what the program logs from now on to stderr. To be called once.
-pub fn init(config: &LogConfig) -> Result<(), FilterError> {
+pub fn init(config: &LogConfig) -> Result<LevelControl, FilterError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(config.level)?)
         .with_writer(io::stderr)
         // It would be reported with `eprintln!`, which panics if nobody reads stderr any more.
         .log_internal_errors(false);
-    match config.format {
-        LogFormat::Text => builder.with_ansi(wants_colour()).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
-    Ok(())
+    Ok(match config.format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(wants_colour()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            LevelControl(Box::new(move |filter| handle.reload(filter)))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            LevelControl(Box::new(move |filter| handle.reload(filter)))
+        }
+    })
 }
 
 fn filter(level: LogLevel) -> Result<EnvFilter, FilterError> {

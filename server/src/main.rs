@@ -13,8 +13,14 @@ use std::{
     time::Duration,
 };
 
-use fib_server::{BindError, Config, Service, compute::Pool, config::ConfigError, descriptors, logging};
-use plugin_sdk::one_line;
+use fib_server::{
+    BindError, Config, Service,
+    compute::Pool,
+    config::ConfigError,
+    descriptors,
+    logging::{self, LevelControl},
+};
+use plugin_sdk::{host::ControlOptions, one_line};
 use tokio::runtime::{Builder, Runtime};
 use tracing::{error, warn};
 
@@ -42,9 +48,10 @@ fn main() -> ExitCode {
         }
         Err(error) => return refuse(&error),
     };
-    if let Err(error) = logging::init(&config.log) {
-        return refuse(&error);
-    }
+    let level = match logging::init(&config.log) {
+        Ok(level) => level,
+        Err(error) => return refuse(&error),
+    };
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -56,7 +63,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(run(config));
+    let outcome = runtime.block_on(run(config, level));
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     // A plugin that was not stopped in order, for want of time, was told to die when its handle was dropped.
     let left = plugin_sdk::host::kill_all(PLUGIN_REAP);
@@ -98,7 +105,7 @@ enum StartError {
     Bind(#[from] BindError),
 }
 
-async fn run(config: Config) -> Result<Stopped, StartError> {
+async fn run(config: Config, level: LevelControl) -> Result<Stopped, StartError> {
     let mut signals = Signals::new()?;
     // Looking a host name up may take long.
     let service = tokio::select! {
@@ -106,6 +113,7 @@ async fn run(config: Config) -> Result<Stopped, StartError> {
         () = signals.stop() => return Ok(Stopped::Gently),
         service = Service::bind(config) => service?,
     };
+    let service = service.control(ControlOptions::default().host_log_level(move |new| level.set(new.into())));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let at_once = async {
         signals.stop().await;

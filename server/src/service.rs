@@ -2,7 +2,10 @@
 
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use plugin_sdk::host::Supervised;
+use plugin_sdk::{
+    host::{ControlOptions, ControlServer, PluginHandle, Supervised},
+    one_line,
+};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -20,6 +23,7 @@ pub struct Service {
     config: Config,
     listener: TcpListener,
     address: SocketAddr,
+    control: ControlOptions,
     _port_file: Option<PortFile>,
 }
 
@@ -61,7 +65,14 @@ impl Service {
             ),
             None => None,
         };
-        Ok(Self { config, listener, address, _port_file })
+        Ok(Self { config, listener, address, control: ControlOptions::default(), _port_file })
+    }
+
+    /// What operators can do through the control socket, beside looking at the plugin and steering it.
+    #[must_use]
+    pub fn control(mut self, options: ControlOptions) -> Self {
+        self.control = options;
+        self
     }
 
     /// Where it listens.
@@ -75,6 +86,7 @@ impl Service {
         let Config { http: http_config, compute, cache: cache_config, .. } = self.config;
         let Backend { plugin, cache } = Backend::start(cache_config);
         let handle = plugin.as_ref().map(Supervised::handle).cloned();
+        let control = open_control(handle.clone(), self.control).await;
         let flights =
             Arc::new(Flights::new(Refill::new(Pool::new(&compute), cache.clone()), compute.timeout));
         let app = App { max_n: compute.max_n, cache, flights: flights.clone(), plugin: handle };
@@ -93,7 +105,25 @@ impl Service {
         if let Some(plugin) = plugin {
             plugin.shutdown().await;
         }
+        // After the plugin, so that those who follow see it end.
+        if let Some(control) = control {
+            control.shutdown().await;
+        }
         info!("stopped");
+    }
+}
+
+/// Lets operators in. A server without them is better than none.
+async fn open_control(plugin: Option<PluginHandle>, options: ControlOptions) -> Option<ControlServer> {
+    match ControlServer::start(vec![plugin?], options).await {
+        Ok(control) => {
+            info!(socket = %control.path().display(), "operators can connect");
+            Some(control)
+        }
+        Err(error) => {
+            warn!(reason = %one_line(&error), "operators cannot connect");
+            None
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::binary::{clean, start};
+use crate::binary::{clean, run_with, start};
 use crate::http::{self, Response};
 use crate::log::Log;
 use crate::wait::{wait_for, wait_until};
@@ -189,6 +189,16 @@ impl Server {
         let ticks = || process::cpu_ticks(self.pid());
         let before = ticks();
         wait_until("the calculation to begin", || ticks() > before.map(|ticks| ticks + 20));
+    }
+
+    /// Runs `pluginctl` as an operator of this server does, and gives what it says and its exit code.
+    pub fn pluginctl(&self, line: &str) -> (String, Option<i32>) {
+        let temporary = temporary_files(&self.directory);
+        let mut command = Command::new(binary("pluginctl"));
+        command.args(line.split_whitespace()).env("TMPDIR", &temporary).env("XDG_RUNTIME_DIR", &temporary);
+        let output = run_with(command.env_remove("PLUGINCTL_HOST").env_remove("PLUGINCTL_SOCKET"));
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout) + &text(&output.stderr), output.status.code())
     }
 
     /// Its processes that run now: itself, plugins, and what those have started.

@@ -49,16 +49,15 @@ impl Machine {
     }
 
     /// Starts a host and waits until its plugins serve.
-    #[expect(clippy::disallowed_methods, reason = "a host is no plugin")]
     pub(crate) fn start<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Host {
-        let mut child = Command::new(e2e::binary("supervised-host"))
+        let mut command = Command::new(e2e::binary("supervised-host"));
+        command
             .args(args.into_iter().map(|arg| arg.as_ref().to_owned()))
             .env("XDG_RUNTIME_DIR", self.run_dir())
             .env("TMPDIR", self.path())
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the host starts");
+            .stdout(Stdio::piped());
+        let mut child = e2e::start(&mut command);
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut host = Host { child, stdin, stdout };
@@ -85,10 +84,9 @@ impl Machine {
         self.begin_with(self.command(line))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "pluginctl is no plugin")]
     pub(crate) fn begin_with(&self, mut command: Command) -> Child {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().expect("pluginctl starts")
+        e2e::start(&mut command)
     }
 
     pub(crate) fn finish(&self, child: Child) -> Ran {

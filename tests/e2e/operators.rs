@@ -1,0 +1,51 @@
+//! Operators steer the plugin with `pluginctl` while the server serves, and no answer is lost.
+
+use e2e::load::Load;
+use e2e::wait::wait_until;
+use e2e::{Server, binary};
+
+#[test]
+fn an_operator_replaces_the_plugin_and_no_answer_is_lost() {
+    let server = Server::start_with_plugin(["--cache-plugin-path=memory"]);
+    let load = Load::start(server.address(), 4);
+    let memory = binary("fib-cache-memory");
+    for order in ["restart", "reload", &format!("reload --path {}", memory.display()), "stop", "start"] {
+        let before = load.answered();
+        let (said, code) = server.pluginctl(order);
+        assert_eq!(code, Some(0), "{order}: {said}");
+        wait_until("answers", || load.answered() > before + 20);
+    }
+    assert_eq!(load.stop(), Vec::<String>::new());
+    assert_eq!(server.pluginctl("status").1, Some(0));
+    server.wait_for_hit(25);
+}
+
+#[test]
+fn a_reload_to_something_else_leaves_the_plugin_and_says_why() {
+    let server = Server::start_with_plugin(["--cache-plugin-path=memory"]);
+    let pid = server.plugin_pid();
+    for (path, why) in [("/no/such/plugin", "there is no such file"), ("/bin/true", "exit status 0")] {
+        let (said, code) = server.pluginctl(&format!("reload --path {path}"));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(why) && said.contains(&pid.to_string()), "{said}");
+    }
+    assert_eq!(server.plugin_pid(), pid);
+}
+
+#[test]
+fn the_level_of_the_servers_own_lines_is_changed_while_it_runs() {
+    let server = Server::start_with_plugin(["--cache-plugin-path=memory"]);
+    assert_eq!(server.pluginctl("log-level warn --of-host").1, Some(0));
+    let quiet = server.log().count("cache miss");
+    server.fib(21);
+    assert_eq!(server.pluginctl("log-level debug --of-host").1, Some(0));
+    server.fib(22);
+    wait_until("a line at level debug", || server.log().count("cache miss") > quiet);
+    assert_eq!(server.log().count("cache miss"), quiet + 1);
+}
+
+#[test]
+fn a_server_without_a_plugin_is_no_host() {
+    let server = Server::start([""; 0]);
+    assert_eq!(server.pluginctl("list").1, Some(4));
+}
