@@ -14,7 +14,8 @@ const OWN_RESERVE: u64 = 1000;
 #[test]
 fn plugin_is_restarted_though_idle_connections_take_all_there_is() {
     let server = Server::start_with_plugin_after("ulimit -n 128", [MEMORY, "--header-timeout=10m"]);
-    assert_eq!(server.log().count("the limit on open files allows fewer connections"), 1);
+    let told = || server.log().count("the limit on open files allows fewer connections") == 1;
+    wait_until("the operator to be told", told);
     let plugin = server.plugin_pid();
     let own = process::open_descriptors(server.pid());
     // There is room for 64; the others wait in the queue.

@@ -11,6 +11,9 @@ use rustix::process::Signal;
 
 const MEMORY: &str = "--cache-plugin-path=memory";
 
+/// For tests in which a request has to be finished, however slow the machine is.
+const PATIENT: &str = "--drain-timeout=2m";
+
 #[test]
 fn sigterm_leaves_no_process_and_no_file() {
     let mut server = Server::start_with_plugin([MEMORY]);
@@ -39,7 +42,7 @@ fn sigint_to_server_and_plugin_leaves_no_process_and_no_file() {
 
 #[test]
 fn end_of_the_terminal_lets_requests_finish_and_leaves_no_process_and_no_file() {
-    let mut server = Server::start_with_plugin([MEMORY]);
+    let mut server = Server::start_with_plugin([MEMORY, PATIENT]);
     if process::ignores(server.pid(), Signal::HUP) {
         eprintln!("skipped: end_of_the_terminal: the tests run under nohup");
         return;
@@ -132,7 +135,7 @@ fn server_ends_while_its_plugin_is_starting() {
 
 #[test]
 fn request_in_flight_is_answered() {
-    let mut server = Server::start_with_plugin([MEMORY]);
+    let mut server = Server::start_with_plugin([MEMORY, PATIENT]);
     let address = server.address();
     let caller = thread::spawn(move || http::send(address, "GET", "/fib/40"));
     server.wait_until_calculating();

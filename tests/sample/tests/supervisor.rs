@@ -593,11 +593,10 @@ async fn a_service_is_attached_to_again_when_it_is_back() {
         command.spawn().unwrap()
     };
     let attach = Attach::to(format!("unix:{}", socket.display()).parse().unwrap(), contract(&[3]));
-    // So many attempts that it is not given up while there is no service.
-    let policy = RestartPolicy { hopeless_after: u32::MAX, ..fast() };
-    let plugin = Supervisor::attach(attach).policy(policy).start();
+    let plugin = Supervisor::attach(attach).policy(fast()).start();
     let handle = plugin.handle();
-    state(handle, "waits", |state| matches!(state, PluginState::BackingOff { .. })).await;
+    let patient = |state: &PluginState| matches!(state, PluginState::BackingOff { attempt: 7.., .. });
+    state(handle, "it is not given up", patient).await;
     let mut service = start();
     let first = serving(handle).await;
     assert_eq!((who(handle).await.unwrap().as_str(), first.pid), ("rust 3", None));

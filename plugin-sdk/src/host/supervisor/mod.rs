@@ -93,7 +93,8 @@ impl Supervisor {
         Self { source: Source::Launch(Box::new(launch)), settings: Settings::default() }
     }
 
-    /// There is one instance, somebody else's: it is attached to, again and again if need be.
+    /// There is one instance, somebody else's: it is attached to, again and again if need be, and never given up, whatever the
+    /// policy says of hopeless starts: whoever runs it may do so again at any time.
     pub fn attach(attach: Attach) -> Self {
         Self { source: Source::Attach(Box::new(attach)), settings: Settings::default() }
     }
@@ -157,7 +158,10 @@ impl Supervisor {
     /// # Panics
     /// Outside of a tokio run time.
     pub fn start(self) -> Supervised {
-        let Self { source, settings } = self;
+        let Self { source, mut settings } = self;
+        if let Source::Attach(_) = source {
+            settings.policy.hopeless_after = u32::MAX;
+        }
         let log_book = LogBook::new();
         let source = source.recorded(log_book.clone());
         let name: Arc<str> = source.name().into();
