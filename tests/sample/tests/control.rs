@@ -505,6 +505,30 @@ async fn followers_are_limited_and_make_room_for_others() {
 }
 
 #[tokio::test]
+async fn readers_that_do_not_read_are_limited_and_make_room_for_others() {
+    let (host, mut client) = one().await;
+    let filler = "x".repeat(1_000);
+    for _ in 0..1_500 {
+        log(&host, &filler).await;
+    }
+    let mut other = host.client().await;
+    let mut readers = Vec::new();
+    // The first few are done by themselves, as their connection takes some megabytes before anybody reads.
+    let refusal = loop {
+        assert!(readers.len() < 64, "there is no limit");
+        match other.logs(LogsRequest::default()).await {
+            Ok(reader) => readers.push(reader),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused(Err::<(), _>(refusal)), (Code::ResourceExhausted, Reason::TooManyFollowers));
+    assert_eq!(get(&mut client, "").await.state(), State::Serving);
+    readers.clear();
+    until("there is room", async || client.logs(LogsRequest::default()).await.is_ok()).await;
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn what_speaks_no_http2_is_sent_away_and_disturbs_nobody() {
     let (host, mut client) = one().await;
     for rubbish in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0\xff\xfe\r\n", b"PRI * HTTP/1.0\r\n\r\nSM\r\n\r\n"] {
