@@ -195,7 +195,8 @@ impl Server {
     pub fn pluginctl(&self, line: &str) -> (String, Option<i32>) {
         let temporary = temporary_files(&self.directory);
         let mut command = Command::new(binary("pluginctl"));
-        command.args(line.split_whitespace()).env("TMPDIR", &temporary).env("XDG_RUNTIME_DIR", &temporary);
+        // Others may have hosts in /tmp.
+        command.args(line.split_whitespace()).env("PLUGINCTL_RUNTIME_DIR", temporary.join("plugin-hosts"));
         let output = run_with(command.env_remove("PLUGINCTL_HOST").env_remove("PLUGINCTL_SOCKET"));
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         (text(&output.stdout) + &text(&output.stderr), output.status.code())

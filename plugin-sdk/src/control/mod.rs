@@ -29,7 +29,7 @@ pub use connect::{ConnectError, connect};
 pub use generated::plugin_control_client::PluginControlClient;
 pub use generated::*;
 pub(crate) use sockets::SOCKET_NAME;
-pub use sockets::{HostSocket, sockets};
+pub use sockets::{HostSocket, sockets, sockets_in};
 
 /// The package of the protocol, and the domain of its errors.
 pub const PACKAGE: &str = "plugin.control.v1";

@@ -1,9 +1,9 @@
 //! Where hosts are to be found.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::runtime::hosts;
+use crate::runtime::{HostEntry, hosts, hosts_in};
 
 /// The name of a control socket in its host's runtime directory.
 pub(crate) const SOCKET_NAME: &str = "control";
@@ -27,8 +27,21 @@ pub struct HostSocket {
 /// # Errors
 /// A directory that is this user's and cannot be read.
 pub fn sockets() -> io::Result<Vec<HostSocket>> {
-    let alive = hosts()?.into_iter().filter(|host| host.alive);
+    Ok(sockets_of(hosts()?))
+}
+
+/// The same, of those hosts alone that have their directories in `dir`, such as `/run/user/1000/plugin-hosts`.
+///
+/// # Errors
+/// If the directory is there and cannot be read.
+pub fn sockets_in(dir: &Path) -> io::Result<Vec<HostSocket>> {
+    Ok(sockets_of(hosts_in(dir)?))
+}
+
+fn sockets_of(mut hosts: Vec<HostEntry>) -> Vec<HostSocket> {
+    hosts.sort_by_key(|host| host.pid);
+    let alive = hosts.into_iter().filter(|host| host.alive);
     let sockets =
         alive.map(|host| HostSocket { path: host.dir.join(SOCKET_NAME), pid: host.pid, name: host.name });
-    Ok(sockets.filter(|socket| socket.path.exists()).collect())
+    sockets.filter(|socket| socket.path.exists()).collect()
 }

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
+pub(crate) use others::hosts_in;
 pub use others::{HostEntry, hosts, sweep};
 pub(crate) use socket_dir::SocketDir;
 

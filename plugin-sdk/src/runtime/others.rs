@@ -42,7 +42,7 @@ pub fn hosts() -> io::Result<Vec<HostEntry>> {
     Ok(hosts)
 }
 
-fn hosts_in(base: &Path) -> io::Result<Vec<HostEntry>> {
+pub(crate) fn hosts_in(base: &Path) -> io::Result<Vec<HostEntry>> {
     let dirs = dirs_of_hosts(base)?;
     Ok(dirs.into_iter().filter_map(|(pid, dir)| HostEntry::read(pid, dir)).collect())
 }

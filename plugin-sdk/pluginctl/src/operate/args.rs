@@ -72,6 +72,10 @@ pub(crate) struct Place {
     #[arg(long, value_name = "NAME|PID", env = "PLUGINCTL_HOST", conflicts_with = "socket")]
     pub(crate) host: Option<String>,
 
+    /// Where hosts have their directories, in place of all the usual places, such as /run/user/1000/plugin-hosts.
+    #[arg(long, value_name = "DIR", env = "PLUGINCTL_RUNTIME_DIR")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+
     /// The host's control socket, where it is not found by itself.
     #[arg(long, value_name = "PATH", env = "PLUGINCTL_SOCKET")]
     pub(crate) socket: Option<PathBuf>,

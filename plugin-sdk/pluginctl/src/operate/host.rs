@@ -17,7 +17,10 @@ pub(super) type Client = PluginControlClient<Channel>;
 pub(super) async fn connect(place: &Place) -> Result<Client, OperateError> {
     let socket = match &place.socket {
         Some(socket) => socket.clone(),
-        None => find(place.host.as_deref(), control::sockets().map_err(OperateError::Search)?)?,
+        None => {
+            let all = place.runtime_dir.as_deref().map_or_else(control::sockets, control::sockets_in);
+            find(place.host.as_deref(), all.map_err(OperateError::Search)?)?
+        }
     };
     Ok(control::connect(&socket).await?)
 }

@@ -73,7 +73,8 @@ impl Machine {
     }
 
     fn prepare(&self, command: &mut Command) {
-        command.env("XDG_RUNTIME_DIR", self.run_dir());
+        // Others may have hosts in /tmp.
+        command.env("PLUGINCTL_RUNTIME_DIR", self.run_dir().join("plugin-hosts"));
         for name in ["PLUGINCTL_HOST", "PLUGINCTL_SOCKET", "NO_COLOR", "CLICOLOR_FORCE"] {
             command.env_remove(name);
         }
