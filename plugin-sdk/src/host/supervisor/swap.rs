@@ -140,7 +140,7 @@ impl Task {
     }
 
     pub(super) fn swapped(&mut self, happened: Happened) {
-        let swapping = std::mem::replace(self.swapping(), Swapping::No);
+        let swapping = std::mem::replace(&mut self.swapping, Swapping::No);
         let next = match (swapping, happened) {
             (
                 Swapping::Starting(Candidate::Starting { source, number, oom_kills, reply, .. }),
@@ -188,14 +188,15 @@ impl Task {
             }
             (other, _) => other,
         };
-        *self.swapping() = next;
+        self.swapping = next;
     }
 
     fn begun(&mut self, instance: Box<Instance>, source: Source, reply: Option<Reply>) -> Swapping {
         let Some(old) = self.running() else { return self.settle(candidate_of(instance, source, reply)) };
         let (version, channel) = (old.live.app_version, old.plugin.channel());
         let new = instance.live.app_version;
-        let warm_up = self.warm_up().map(|warm_up| warm_up(channel, instance.plugin.channel()));
+        let warm_up =
+            self.settings.warm_up.as_ref().map(|warm_up| warm_up(channel, instance.plugin.channel()));
         let candidate = candidate_of(instance, source, reply);
         match warm_up {
             _ if new < version => abandon(candidate, OrderError::OlderVersion { old: version, new }),
@@ -213,7 +214,7 @@ impl Task {
     }
 
     fn settle(&mut self, candidate: Candidate) -> Swapping {
-        let settle = self.swap_settings().settle;
+        let settle = self.settings.swap.settle;
         if let Candidate::Settling { instance, .. } = &candidate {
             let live = instance.live.clone();
             self.note_of(&live, EventKind::SwapSettling { pid: live.pid, settle });
@@ -224,13 +225,13 @@ impl Task {
     /// Has calls go to the new instance from now on, and ends the old one when its calls have ended.
     fn switch(&mut self, instance: Box<Instance>, source: Source, reply: Option<Reply>) -> Swapping {
         let old = self.take_running();
-        self.adopt_source(source);
+        self.adopt(source);
         self.take_over(instance);
         let Some(old) = old else {
             answer(reply, Ok(self.running().map(|instance| instance.live.clone())));
             return Swapping::No;
         };
-        let drain = self.swap_settings().drain;
+        let drain = self.settings.swap.drain;
         let draining = Box::pin(async move {
             // Only now: a call that finds it closed finds the new route as well.
             old.route.gate.close();
@@ -249,7 +250,7 @@ impl Task {
 
     /// Gives a swap up. The future ends what there is of it.
     pub(super) fn give_up_swap(&mut self, why: &OrderError) -> Done {
-        match std::mem::replace(self.swapping(), Swapping::No) {
+        match std::mem::replace(&mut self.swapping, Swapping::No) {
             Swapping::No => Box::pin(std::future::ready(())),
             Swapping::Starting(mut candidate)
             | Swapping::WarmingUp { mut candidate, .. }

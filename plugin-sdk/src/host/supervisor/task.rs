@@ -53,7 +53,7 @@ pub(super) struct Parts {
 
 pub(super) struct Task {
     source: Source,
-    settings: Settings,
+    pub(super) settings: Settings,
     recorder: Recorder,
     crashes: Journal<CrashReport>,
     /// Writing crash reports.
@@ -66,7 +66,7 @@ pub(super) struct Task {
     changes: (mpsc::UnboundedSender<BreakerChange>, mpsc::UnboundedReceiver<BreakerChange>),
     machine: Machine,
     work: Work,
-    swapping: Swapping,
+    pub(super) swapping: Swapping,
     /// Swaps that have to wait for the one before them, or for a start.
     reloads: VecDeque<(Option<PathBuf>, Option<Reply>)>,
     waiting: Vec<Waiting>,
@@ -465,7 +465,7 @@ impl Task {
         Box::new(Instance::new(number, plugin, oom_kills, self.settings.probe, self.changes.0.clone()))
     }
 
-    fn adopt(&mut self, source: Source) {
+    pub(super) fn adopt(&mut self, source: Source) {
         if let (Source::Launch(launch), Some(file)) = (&source, &mut self.file) {
             *file = FileWatch::new(launch.program());
         }
@@ -581,14 +581,6 @@ impl Task {
         }
     }
 
-    pub(super) fn warm_up(&self) -> Option<super::swap::WarmUp> {
-        self.settings.warm_up.clone()
-    }
-
-    pub(super) fn swap_settings(&self) -> super::Swap {
-        self.settings.swap
-    }
-
     pub(super) fn running(&self) -> Option<&Instance> {
         match &self.work {
             Work::Running(instance) => Some(instance),
@@ -606,10 +598,6 @@ impl Task {
         }
     }
 
-    pub(super) fn swapping(&mut self) -> &mut Swapping {
-        &mut self.swapping
-    }
-
     pub(super) fn note_of(&mut self, instance: &Live, what: EventKind) {
         self.recorder.note(Some(instance.instance), instance.pid, what);
     }
@@ -621,10 +609,6 @@ impl Task {
             _ => (None, None),
         };
         self.recorder.note(instance, pid, what);
-    }
-
-    pub(super) fn adopt_source(&mut self, source: Source) {
-        self.adopt(source);
     }
 
     fn remember(&mut self, failure: Failure) {
