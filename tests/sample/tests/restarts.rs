@@ -43,6 +43,7 @@ async fn restarts_leave_no_descriptor_no_thread_no_task_and_no_memory() {
     let (count, memory) = before.expect("it was looked at");
     until("there is no more than before", async || Count::now().is_within(count)).await;
     let grown = resident_bytes().saturating_sub(memory);
+    eprintln!("{restarts} restarts: {memory} bytes of memory, then {grown} more");
     assert!(grown < MEMORY, "{grown} bytes more after {restarts} restarts, {memory} before");
     assert_eq!(handle.status().borrow().restarts, restarts);
     plugin.shutdown().await;
