@@ -28,6 +28,8 @@ pub struct Config {
     pub compute: ComputeConfig,
     /// The cache plugin; without one nothing is cached.
     pub cache: Option<CacheConfig>,
+    /// Whether operators can look at the plugin and steer it.
+    pub control: Control,
     /// Flags that were accepted and have no effect, for the log.
     pub warnings: Vec<String>,
 }
@@ -82,6 +84,16 @@ pub struct CacheConfig {
     pub expiration: Duration,
     /// Time for one call.
     pub timeout: Duration,
+}
+
+/// Whether there is a control socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Control {
+    /// One that only processes of this user can use.
+    #[default]
+    On,
+    /// None.
+    Off,
 }
 
 /// Least important lines to log.
@@ -153,6 +165,7 @@ impl Config {
         }
         Ok(Self {
             cache: plugin::check(&args)?,
+            control: args.control,
             http: HttpConfig {
                 // `[::1]` is how an IPv6 address is written in front of a port.
                 host: args.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
@@ -307,6 +320,18 @@ mod tests {
             (&["--plugin-max-restarts=x/1m"], "--plugin-max-restarts"),
             (&["--plugin-max-starts=0"], "--plugin-max-starts"),
             (&["--plugin-restart=perhaps"], "--plugin-restart"),
+            (&["--plugin-probe-timeout=0s"], "--plugin-probe-timeout"),
+            (&["--plugin-settle=soon"], "--plugin-settle"),
+            (
+                &["--plugin-crash-dir=/no/such/directory", "--cache-plugin-path=/bin/true"],
+                "--plugin-crash-dir",
+            ),
+            (
+                &["--cache-plugin-checksum=sha256:12", "--cache-plugin-attach=unix:/x"],
+                "--cache-plugin-checksum",
+            ),
+            (&["--plugin-watch", "--cache-plugin-attach=unix:/x"], "--plugin-watch"),
+            (&["--control=maybe"], "--control"),
             (&["-prot=1"], "-p"),
             (&["--prot=1"], "--port"),
         ] {

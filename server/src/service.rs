@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::{
     cache::{Cache, RemoteCache},
     compute::{Flights, Pool, Refill},
-    config::{CacheConfig, Config, HttpConfig},
+    config::{CacheConfig, Config, Control, HttpConfig},
     http::{self, App, Drained},
     port_file::PortFile,
 };
@@ -83,10 +83,13 @@ impl Service {
     /// Serves until `shutdown`, then drains and stops the plugin. Dropping the future stops everything at once: the
     /// plugin is killed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Config { http: http_config, compute, cache: cache_config, .. } = self.config;
+        let Config { http: http_config, compute, cache: cache_config, control, .. } = self.config;
         let Backend { plugin, cache } = Backend::start(cache_config);
         let handle = plugin.as_ref().map(Supervised::handle).cloned();
-        let control = open_control(handle.clone(), self.control).await;
+        let control = match control {
+            Control::On => open_control(handle.clone(), self.control).await,
+            Control::Off => None,
+        };
         let flights =
             Arc::new(Flights::new(Refill::new(Pool::new(&compute), cache.clone()), compute.timeout));
         let app = App { max_n: compute.max_n, cache, flights: flights.clone(), plugin: handle };

@@ -3,8 +3,9 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use e2e::file::{executable, foreign};
 use e2e::wait::wait_for;
 use e2e::{Server, binary, rogue, run};
 
@@ -30,15 +31,15 @@ fn file_that_is_not_executable_is_a_usage_error() {
 #[test]
 fn program_for_another_machine_is_a_usage_error() {
     let directory = tempfile::tempdir().expect("a directory can be made");
-    let (machine, name) = if cfg!(target_arch = "aarch64") { (62, "x86_64") } else { (183, "aarch64") };
-    refuses(&executable(directory.path(), &elf_header(machine)), &[name, std::env::consts::ARCH]);
+    let (path, machine) = foreign(directory.path());
+    refuses(&path, &[machine, std::env::consts::ARCH]);
 }
 
 #[test]
 fn text_without_an_interpreter_is_a_usage_error() {
     let directory = tempfile::tempdir().expect("a directory can be made");
     refuses(
-        &executable(directory.path(), b"echo hello\n"),
+        &executable(directory.path(), "plugin", b"echo hello\n"),
         &["neither an executable nor a script", "echo hello"],
     );
 }
@@ -46,13 +47,16 @@ fn text_without_an_interpreter_is_a_usage_error() {
 #[test]
 fn script_whose_interpreter_is_missing_is_a_usage_error() {
     let directory = tempfile::tempdir().expect("a directory can be made");
-    refuses(&executable(directory.path(), b"#!/nonexistent/python\n"), &["interpreter /nonexistent/python"]);
+    refuses(
+        &executable(directory.path(), "plugin", b"#!/nonexistent/python\n"),
+        &["interpreter /nonexistent/python"],
+    );
 }
 
 #[test]
 fn empty_file_is_a_usage_error() {
     let directory = tempfile::tempdir().expect("a directory can be made");
-    refuses(&executable(directory.path(), b""), &["empty"]);
+    refuses(&executable(directory.path(), "plugin", b""), &["empty"]);
 }
 
 #[test]
@@ -84,25 +88,6 @@ fn refuses(path: &Path, words: &[&str]) {
     for word in ["--cache-plugin-path"].iter().chain(words) {
         assert!(stderr.contains(word), "{word:?} is missing in: {stderr}");
     }
-}
-
-/// An executable file with this content.
-fn executable(directory: &Path, content: &[u8]) -> PathBuf {
-    let path = directory.join("plugin");
-    fs::write(&path, content).expect("a file can be written");
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("its mode can be set");
-    path
-}
-
-/// The header of a 64-bit little-endian ELF executable for `machine`, and no program behind it.
-fn elf_header(machine: u16) -> [u8; 64] {
-    let mut header = [0; 64];
-    header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    header[16..18].copy_from_slice(&2u16.to_le_bytes());
-    header[18..20].copy_from_slice(&machine.to_le_bytes());
-    header[20..24].copy_from_slice(&1u32.to_le_bytes());
-    header[52..54].copy_from_slice(&64u16.to_le_bytes());
-    header
 }
 
 /// Each test: the mode of the plugin, and what the warning must say for somebody to know what to mend.

@@ -47,10 +47,52 @@ impl Response {
         let head = String::from_utf8_lossy(head).into_owned();
         let status = head.split(' ').nth(1)?.parse().ok()?;
         let mut response = Self { status, head, body: Vec::new() };
-        let length = response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        let (body, rest) = rest.split_at(rest.len().min(length));
+        let (body, rest) = rest.split_at(rest.len().min(response.length()));
         response.body = body.to_vec();
         Some((response, rest))
+    }
+
+    fn is_whole(&self) -> bool {
+        self.body.len() == self.length()
+    }
+
+    /// How long the body is said to be.
+    fn length(&self) -> usize {
+        self.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// A connection that stays open from one request to the next.
+pub struct Connection {
+    stream: TcpStream,
+    /// What has come and belongs to no answer yet.
+    received: Vec<u8>,
+}
+
+impl Connection {
+    /// Opens one.
+    pub fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: Vec::new() })
+    }
+
+    /// Asks with GET, and waits for the whole answer.
+    pub fn get(&mut self, target: &str) -> io::Result<Response> {
+        self.stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
+        let mut piece = [0; 4096];
+        loop {
+            if let Some((response, rest)) = Response::parse(&self.received)
+                && response.is_whole()
+            {
+                self.received = rest.to_vec();
+                return Ok(response);
+            }
+            match self.stream.read(&mut piece)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => self.received.extend_from_slice(&piece[..count]),
+            }
+        }
     }
 }
 

@@ -9,12 +9,29 @@
 
 mod authority;
 mod binary;
+pub mod file;
 pub mod http;
 pub mod load;
 pub mod log;
 mod server;
 
 pub use authority::Authority;
+use std::time::Duration;
+
 pub use binary::{run, run_with, start};
 pub use plugin_testkit::{process, program as binary, wait};
 pub use server::{Server, rogue};
+
+/// How long a test that takes long goes on: so many seconds, or `E2E_SECONDS`.
+pub fn seconds(default: u64) -> Duration {
+    Duration::from_secs(number("E2E_SECONDS", default))
+}
+
+/// How often a test does what it does often: so many times, or `E2E_TIMES`.
+pub fn times(default: u64) -> u64 {
+    number("E2E_TIMES", default)
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().map_or(default, |text| text.parse().expect("the variable is a number"))
+}

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -20,7 +21,7 @@ use crate::{binary, process};
 /// every process that it started, and shows its log if the test has failed.
 pub struct Server {
     child: Child,
-    directory: TempDir,
+    directory: Arc<TempDir>,
     address: SocketAddr,
     log: Log,
 }
@@ -56,6 +57,16 @@ impl Server {
         Self::start(args).with_plugin()
     }
 
+    /// Like [`Server::start_with_plugin`], with a log that does not tell of each request.
+    #[track_caller]
+    pub fn start_for_load<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Self {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        Self::start_with_all_flags(
+            ["--port=0", "--log-level=warn"].map(str::to_owned).into_iter().chain(args),
+        )
+        .with_plugin()
+    }
+
     /// Like [`Server::start_with_plugin`], from a shell that has executed `prelude` before.
     #[track_caller]
     pub fn start_with_plugin_after<S: AsRef<str>>(prelude: &str, args: impl IntoIterator<Item = S>) -> Self {
@@ -80,21 +91,45 @@ impl Server {
     /// Like [`Server::launch`], from a shell that has executed `prelude` before.
     #[track_caller]
     pub fn launch_after<S: AsRef<str>>(prelude: &str, args: impl IntoIterator<Item = S>) -> Self {
-        let mut server = Self::begin_after(prelude, args);
-        server.address = wait_for("the port file", || {
-            let status = server.child.try_wait().expect("a child can be waited for");
+        Self::begin_after(prelude, args).listening()
+    }
+
+    /// Starts another server with the directory for temporary files of this one, whatever this one has left there, and
+    /// waits until it listens. This one should have ended.
+    #[track_caller]
+    pub fn succeeded_by<S: AsRef<str>>(self, args: impl IntoIterator<Item = S>) -> Self {
+        let directory = Arc::clone(&self.directory);
+        // It kills what it finds there.
+        drop(self);
+        // It may not have been able to remove it.
+        let _none = std::fs::remove_file(directory.path().join(PORT_FILE));
+        Self::begin_in(directory, "", args).listening()
+    }
+
+    #[track_caller]
+    fn listening(mut self) -> Self {
+        self.address = wait_for("the port file", || {
+            let status = self.child.try_wait().expect("a child can be waited for");
             assert!(status.is_none(), "the server ended ({status:?}) before it listened");
-            parse_address(&std::fs::read_to_string(server.directory.path().join(PORT_FILE)).ok()?)
+            parse_address(&std::fs::read_to_string(self.directory.path().join(PORT_FILE)).ok()?)
         });
-        server
+        self
     }
 
     /// Starts a server as [`Server::launch_after`] does, and waits for nothing: it has no address.
     #[track_caller]
     pub fn begin_after<S: AsRef<str>>(prelude: &str, args: impl IntoIterator<Item = S>) -> Self {
         let directory = tempfile::Builder::new().prefix("e2e-").tempdir().expect("a directory can be made");
+        std::fs::create_dir(temporary_files(&directory)).expect("a directory can be made");
+        Self::begin_in(Arc::new(directory), prelude, args)
+    }
+
+    fn begin_in<S: AsRef<str>>(
+        directory: Arc<TempDir>,
+        prelude: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Self {
         let temporary = temporary_files(&directory);
-        std::fs::create_dir(&temporary).expect("a directory can be made");
         let mut command = Command::new("/bin/sh");
         clean(&mut command)
             .arg("-c")
@@ -195,11 +230,20 @@ impl Server {
     pub fn pluginctl(&self, line: &str) -> (String, Option<i32>) {
         let temporary = temporary_files(&self.directory);
         let mut command = Command::new(binary("pluginctl"));
-        // Others may have hosts in /tmp.
-        command.args(line.split_whitespace()).env("PLUGINCTL_RUNTIME_DIR", temporary.join("plugin-hosts"));
-        let output = run_with(command.env_remove("PLUGINCTL_HOST").env_remove("PLUGINCTL_SOCKET"));
+        command.args(line.split_whitespace()).env("TMPDIR", &temporary).env("XDG_RUNTIME_DIR", &temporary);
+        // Not any other host that may run.
+        command.env("PLUGINCTL_HOST", self.pid().to_string()).env_remove("PLUGINCTL_SOCKET");
+        let output = run_with(&mut command);
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         (text(&output.stdout) + &text(&output.stderr), output.status.code())
+    }
+
+    /// Like [`Server::pluginctl`], and expects it to succeed.
+    #[track_caller]
+    pub fn order(&self, line: &str) -> String {
+        let (said, code) = self.pluginctl(line);
+        assert_eq!(code, Some(0), "{line}: {said}");
+        said
     }
 
     /// Its processes that run now: itself, plugins, and what those have started.

@@ -61,6 +61,11 @@ pub fn open_descriptors(pid: u32) -> usize {
     fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")).map_or(0, Iterator::count)
 }
 
+/// How many threads it has.
+pub fn threads(pid: u32) -> usize {
+    fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task")).map_or(0, Iterator::count)
+}
+
 /// Processor time used so far by all threads, in ticks of 10 ms; `None` if there is no such process.
 pub fn cpu_ticks(pid: u32) -> Option<u64> {
     Some(stat(pid, USER_TIME)? + stat(pid, SYSTEM_TIME)?)

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use plugin_sdk::host::{Backoff, Intensity};
 
-use super::{LogFormat, LogLevel};
+use super::{Control, LogFormat, LogLevel};
 use crate::fib::{Algorithm, LAST_INDEX};
 
 /// Longest duration a flag takes: a hundred years, which is for ever, and can still be added to any clock.
@@ -76,7 +76,12 @@ pub(super) struct Args {
     pub(super) cache_plugin_attach: Option<String>,
 
     /// Checksum that the plugin's file has to have at every start: sha256:... or sha512:... in hexadecimal digits.
-    #[arg(long, env = "FIB_CACHE_PLUGIN_CHECKSUM", value_name = "CHECKSUM")]
+    #[arg(
+        long,
+        env = "FIB_CACHE_PLUGIN_CHECKSUM",
+        value_name = "CHECKSUM",
+        conflicts_with = "cache_plugin_attach"
+    )]
     pub(super) cache_plugin_checksum: Option<String>,
 
     /// Argument for the cache plugin; may be given many times. The variable holds one argument.
@@ -124,7 +129,7 @@ pub(super) struct Args {
     #[arg(long, env = "FIB_PLUGIN_PROBE_INTERVAL", value_name = "DURATION", value_parser = duration, default_value = "1s")]
     pub(super) plugin_probe_interval: Duration,
 
-    /// Time for the plugin to answer one; after three in a row without an answer it is killed.
+    /// Time for the plugin to answer a health check; after three in a row without an answer it is killed.
     #[arg(long, env = "FIB_PLUGIN_PROBE_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "2s")]
     pub(super) plugin_probe_timeout: Duration,
 
@@ -136,21 +141,38 @@ pub(super) struct Args {
     #[arg(long, env = "FIB_PLUGIN_DRAIN", value_name = "DURATION", value_parser = duration, default_value = "10s")]
     pub(super) plugin_drain: Duration,
 
-    /// Have a new plugin take over as soon as its file has changed.
-    #[arg(long, env = "FIB_PLUGIN_WATCH")]
+    /// Have a new instance take over whenever the plugin's file has changed, and start a plugin anew that was given up.
+    #[arg(
+        long,
+        env = "FIB_PLUGIN_WATCH",
+        value_parser = BoolishValueParser::new(),
+        conflicts_with = "cache_plugin_attach"
+    )]
     pub(super) plugin_watch: bool,
 
-    /// Start the plugin with the first request that needs it.
-    #[arg(long, env = "FIB_PLUGIN_LAZY")]
+    /// Start the plugin with the first request that needs it, and not with the server.
+    #[arg(long, env = "FIB_PLUGIN_LAZY", value_parser = BoolishValueParser::new())]
     pub(super) plugin_lazy: bool,
 
     /// Stop the plugin after so long without a request; the next one starts it [default: never].
     #[arg(long, env = "FIB_PLUGIN_IDLE_AFTER", value_name = "DURATION", value_parser = duration)]
     pub(super) plugin_idle_after: Option<Duration>,
 
-    /// Directory for crash reports [default: they are kept in memory alone].
+    /// Directory for reports of crashes, a file each, of which the latest 20 are kept [default: they are kept in memory
+    /// alone].
     #[arg(long, env = "FIB_PLUGIN_CRASH_DIR", value_name = "DIR")]
     pub(super) plugin_crash_dir: Option<PathBuf>,
+
+    /// Whether this user's `pluginctl` can look at the plugin and steer it.
+    #[arg(
+        long,
+        env = "FIB_CONTROL",
+        value_name = "WHETHER",
+        value_enum,
+        ignore_case = true,
+        default_value_t
+    )]
+    pub(super) control: Control,
 
     /// Time for one call of the cache; after that the number is calculated.
     #[arg(long, env = "FIB_CACHE_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "250ms")]

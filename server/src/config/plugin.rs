@@ -46,6 +46,9 @@ pub(super) fn check(args: &Args) -> Result<Option<CacheConfig>, ConfigError> {
         .idle_after(args.plugin_idle_after)
         .watch_file(args.plugin_watch);
     if let Some(dir) = &args.plugin_crash_dir {
+        if !dir.is_dir() {
+            return Err(wrong("--plugin-crash-dir", format!("{} is not a directory", dir.display())));
+        }
         supervisor = supervisor.crash_dir(dir);
     }
     let (expiration, timeout) = (args.cache_expiration, args.cache_timeout);

@@ -73,11 +73,12 @@ fn is_verbose(uri: &Uri) -> bool {
 }
 
 async fn describe(plugin: &PluginHandle, cache: &Cache) -> Value {
-    let stats = match cache {
-        Cache::Remote(remote) => show_stats(remote.stats().await),
-        Cache::NoOp => Value::Null,
-    };
     let status = plugin.status().borrow().clone();
+    let stats = match cache {
+        // To look at a plugin that rests must not wake it.
+        Cache::Remote(remote) if status.state.live().is_some() => show_stats(remote.stats().await),
+        _ => Value::Null,
+    };
     json!({
         "name": plugin.name(),
         "state": status.state.name(),

@@ -6,26 +6,10 @@ use plugin_sdk::host::{Attach, ExitKind, Launch, Security};
 use sample_plugin::Greeter;
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::SampleServer;
-use support::{contract, sample, start, until};
+use support::{Count, contract, sample, start, until};
 use tonic::service::Routes;
 
 mod support;
-
-/// What can leak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Count {
-    descriptors: usize,
-    threads: usize,
-    tasks: usize,
-}
-
-impl Count {
-    fn now() -> Self {
-        let entries = |path| std::fs::read_dir(path).expect("Linux has /proc").count();
-        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        Self { descriptors: entries("/proc/self/fd"), threads: entries("/proc/self/task"), tasks }
-    }
-}
 
 /// A start, brokered servers on both sides, a second host that comes and goes, and the end.
 async fn a_whole_life(launch: &Launch) {

@@ -571,7 +571,10 @@ async fn an_open_call_is_a_reason_to_stay() {
 async fn a_new_file_takes_over_and_mends_what_was_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let launch = script(dir.path(), "exit 1");
-    let plugin = Supervisor::launch(launch).policy(fast()).swap(quick_swap()).watch_file(true).start();
+    // Checks that come more often than looks at the file do not keep it from being looked at.
+    let probe = Probe { interval: Duration::from_millis(50), ..Probe::default() };
+    let supervisor = Supervisor::launch(launch).policy(fast()).swap(quick_swap()).probe(probe);
+    let plugin = supervisor.watch_file(true).start();
     let handle = plugin.handle();
     state(handle, "given up", |state| matches!(state, PluginState::GaveUp { .. })).await;
     script(dir.path(), &format!("FILE=2 exec {SAMPLE}"));

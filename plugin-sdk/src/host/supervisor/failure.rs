@@ -37,10 +37,15 @@ impl Failure {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Start(error) => error.is_permanent(),
-            Self::Attach(error) => matches!(
-                **error,
-                AttachError::Version { .. } | AttachError::VersionUnknown { .. } | AttachError::AutoMtls
-            ),
+            // A service of another version is its owner's to replace, who does not tell us.
+            Self::Attach(error) => {
+                matches!(
+                    **error,
+                    AttachError::NoProcess { .. }
+                        | AttachError::VersionUnknown { .. }
+                        | AttachError::AutoMtls
+                )
+            }
             Self::Ended(_) | Self::Silent { .. } | Self::Lost => false,
         }
     }

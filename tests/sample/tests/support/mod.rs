@@ -84,3 +84,25 @@ pub(crate) fn socket_dir(plugin: &Plugin) -> PathBuf {
 pub(crate) fn signal(pid: u32, signal: Signal) {
     assert!(plugin_testkit::process::signal(pid, signal), "{pid} cannot be signalled");
 }
+
+/// What can leak from this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Count {
+    descriptors: usize,
+    threads: usize,
+    tasks: usize,
+}
+
+impl Count {
+    pub(crate) fn now() -> Self {
+        let entries = |path| std::fs::read_dir(path).expect("Linux has /proc").count();
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        Self { descriptors: entries("/proc/self/fd"), threads: entries("/proc/self/task"), tasks }
+    }
+
+    /// Whether there is not more of anything.
+    pub(crate) fn is_within(self, other: Self) -> bool {
+        let Self { descriptors, threads, tasks } = self;
+        descriptors <= other.descriptors && threads <= other.threads && tasks <= other.tasks
+    }
+}
