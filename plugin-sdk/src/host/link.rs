@@ -141,15 +141,26 @@ impl Link {
         end: CancellationToken,
         deadline: Instant,
     ) -> Result<Self, Unreachable> {
+        // What it has said is of more use than that it did not say it again in time.
+        let last_look = deadline.checked_sub(HEALTH_INTERVAL).unwrap_or(deadline);
+        let mut said = None;
         loop {
-            match check(channel.clone()).await {
+            let check = check(channel.clone());
+            let answer = match said {
+                None => check.await,
+                Some(status) => tokio::time::timeout_at(last_look, check)
+                    .await
+                    .unwrap_or(Err(HealthError::NotServing(status))),
+            };
+            match answer {
                 Ok(()) => break,
                 Err(HealthError::Check(status)) if status.code() == Code::Unimplemented => {
                     tracing::warn!("the plugin has no health service");
                     break;
                 }
-                Err(HealthError::NotServing(_)) if Instant::now() + HEALTH_INTERVAL < deadline => {
-                    tokio::time::sleep(HEALTH_INTERVAL).await;
+                Err(HealthError::NotServing(status)) if Instant::now() < last_look => {
+                    said = Some(status);
+                    tokio::time::sleep_until(last_look.min(Instant::now() + HEALTH_INTERVAL)).await;
                 }
                 Err(error) => return Err(Unreachable::Unwell(error)),
             }
