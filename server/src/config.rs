@@ -86,13 +86,13 @@ pub struct CacheConfig {
     pub timeout: Duration,
 }
 
-/// Whether there is a control socket.
+/// Whether there is a control socket, for `pluginctl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Control {
-    /// One that only processes of this user can use.
+    /// Through a socket that no other user can open.
     #[default]
     On,
-    /// None.
+    /// Not at all.
     Off,
 }
 

@@ -22,6 +22,7 @@ fn a_bad_configuration_is_one_line_and_exit_code_2() {
         (&["--cache-plugin-path", "/etc/passwd"], &[], "--cache-plugin-path"),
         (&[], &[("FIB_PORT", "70000")], "--port"),
         (&[], &[("FIB_CACHE_TIMEOUT", "soon")], "--cache-timeout"),
+        (&[], &[("FIB_PLUGIN_WATCH", "perhaps")], "--plugin-watch"),
         (&[], &[("RUST_LOG", "a=b=c")], "RUST_LOG"),
     ] {
         let output = run(args, variables);
@@ -41,6 +42,14 @@ fn an_empty_variable_is_no_variable() {
         &[("FIB_PORT", ""), ("FIB_CACHE_PLUGIN_PATH", ""), ("FIB_PLUGIN_DIR", "")],
     );
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn switches_are_variables_too() {
+    for value in ["1", "true", "yes", "on", "0", "false", "no", "off"] {
+        let variables = [("FIB_PLUGIN_WATCH", value), ("FIB_PLUGIN_LAZY", value)];
+        assert_eq!(run(&["--host=256.0.0.1"], &variables).status.code(), Some(1), "{value}");
+    }
 }
 
 #[test]

@@ -19,9 +19,9 @@ pub(super) const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 6
 /// machine this runs on, far below what exhausts one.
 const MAX_COMPUTE_THREADS: usize = 1024;
 
-/// Serves `GET /fib/{n}`, with a cache that is a plugin process.
+/// Serves Fibonacci numbers over HTTP, with a cache that is a plugin process.
 #[derive(Debug, Parser)]
-#[command(name = "fib-server", version, about, disable_help_subcommand = true)]
+#[command(name = "fib-server", version, disable_help_subcommand = true)]
 pub(super) struct Args {
     /// Address or name to listen on.
     #[arg(long, env = "FIB_HOST", value_name = "HOST", default_value = "127.0.0.1")]
@@ -101,7 +101,7 @@ pub(super) struct Args {
     #[arg(long, env = "FIB_PLUGIN_START_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "10s")]
     pub(super) plugin_start_timeout: Duration,
 
-    /// When a plugin that has ended is started again: `always`, `on-failure` or `never`.
+    /// When a plugin that has ended is started again.
     #[arg(
         long,
         env = "FIB_PLUGIN_RESTART",
@@ -219,8 +219,11 @@ pub(super) struct Args {
 /// When a plugin that has ended is started again.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Restart {
+    /// Whatever it has ended with.
     Always,
+    /// Not if its exit status was 0.
     OnFailure,
+    /// Not at all.
     Never,
 }
 
