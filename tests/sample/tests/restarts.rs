@@ -25,17 +25,16 @@ async fn restarts_leave_no_descriptor_no_thread_no_task_and_no_memory() {
     let handle = plugin.handle();
     let mut before = None;
     for restart in 0..=restarts {
-        // Journals are filled, and what is made once is there.
-        if restart == restarts / 4 {
-            until("the plugin is at rest", async || handle.channel().instance().is_some()).await;
-            before = Some((Count::now(), resident_bytes()));
-        }
         let mut live = None;
         until("the next instance serves", async || {
             live = handle.status().borrow().state.live().cloned();
             live.as_ref().is_some_and(|live| live.instance == restart + 1)
         })
         .await;
+        // Journals are filled, and what is made once is there.
+        if restart == restarts / 4 {
+            before = Some((Count::now(), resident_bytes()));
+        }
         if restart < restarts {
             signal(live.and_then(|live| live.pid).expect("it is a process"), Signal::KILL);
         }
