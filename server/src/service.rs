@@ -77,7 +77,8 @@ impl Service {
         let handle = plugin.as_ref().map(Supervised::handle).cloned();
         let flights =
             Arc::new(Flights::new(Refill::new(Pool::new(&compute), cache.clone()), compute.timeout));
-        let app = App { max_n: compute.max_n, cache, flights: flights.clone(), plugin: handle };
+        let app =
+            App { max_n: compute.max_n, cache: cache.clone(), flights: flights.clone(), plugin: handle };
         info!(address = %self.address, "listening");
 
         let shutdown = async {
@@ -90,6 +91,7 @@ impl Service {
         }
         // Nobody waits for a number any more; what is left is to store those that were just calculated.
         flights.finish().await;
+        cache.close().await;
         if let Some(plugin) = plugin {
             plugin.shutdown().await;
         }
