@@ -10,7 +10,7 @@ use tokio::{
 };
 use tonic::Code;
 
-use super::{
+use super::super::{
     batch::{Call, Get, Gets, Miscounted, Reply, Set, Sets},
     flying::{Batch, Calls, Flying, Landing},
 };
