@@ -1,8 +1,8 @@
 //! What `fib-server` and its cache plugins agree on, and nothing else: this crate never does I/O.
 //!
 //! The contract itself is `proto/cache/v1/cache.proto`, written so that an author in any language can implement it;
-//! the types here are generated from it. A Rust plugin enables the feature `server` and implements `Cache` of
-//! `cache_server`; a host enables `client`.
+//! the types here are generated from it. A Rust plugin enables the feature `server` and implements `Cache`, of which
+//! `CacheService` makes the service; a host enables `client`.
 
 /// Environment variable by which a plugin knows that a host for this contract has started it.
 pub const MAGIC_COOKIE_KEY: &str = "FIB_CACHE_PLUGIN";
@@ -22,8 +22,23 @@ pub const MAX_VALUE_BYTES: usize = 1 << 20;
 /// Most keys or entries of one batch.
 pub const MAX_BATCH_KEYS: usize = 10_000;
 
+/// Largest message in bytes, in both directions: 4 MiB, which is what gRPC libraries take unless told otherwise.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
 /// The contract as an encoded `google.protobuf.FileDescriptorSet`, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
+
+#[cfg(feature = "server")]
+mod cache;
+#[cfg(feature = "server")]
+mod request;
+#[cfg(feature = "server")]
+mod service;
+
+#[cfg(feature = "server")]
+pub use cache::{Cache, Entry, Lookup};
+#[cfg(feature = "server")]
+pub use service::CacheService;
 
 mod generated {
     #![allow(missing_docs, unreachable_pub, clippy::all)]

@@ -92,7 +92,8 @@ impl Service {
         };
         let flights =
             Arc::new(Flights::new(Refill::new(Pool::new(&compute), cache.clone()), compute.timeout));
-        let app = App { max_n: compute.max_n, cache, flights: flights.clone(), plugin: handle };
+        let app =
+            App { max_n: compute.max_n, cache: cache.clone(), flights: flights.clone(), plugin: handle };
         info!(address = %self.address, "listening");
 
         let shutdown = async {
@@ -105,6 +106,7 @@ impl Service {
         }
         // Nobody waits for a number any more; what is left is to store those that were just calculated.
         flights.finish().await;
+        cache.close().await;
         if let Some(plugin) = plugin {
             plugin.shutdown().await;
         }

@@ -80,6 +80,12 @@ pub struct Rogue<M> {
 
 /// The methods of the application's services.
 pub trait Methods: Send + Sync + 'static {
+    /// Whether there is this method. If not, its calls get UNIMPLEMENTED at once, streams before they have ended.
+    fn has(&self, path: &str) -> bool {
+        let _ = path;
+        true
+    }
+
     /// Answers one call, of `/package.Service/Method`, with an encoded message or a status.
     fn call(&self, path: &str, message: &[u8]) -> impl Future<Output = Result<Vec<u8>, Code>> + Send;
 }

@@ -78,6 +78,9 @@ type Reply = Response<StreamBody<tokio_stream::Iter<vec::IntoIter<Result<Frame<B
 impl<M: Methods> Plugin<M> {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Reply, hyper::Error> {
         let path = request.uri().path().to_owned();
+        if is_application(&path) && !self.methods.has(&path) {
+            return Ok(reply(Err(Code::UNIMPLEMENTED)));
+        }
         let body = request.into_body().collect().await?.to_bytes();
         let message = body.get(5..).unwrap_or_default();
         Ok(reply(self.call(&path, message).await))
@@ -89,7 +92,7 @@ impl<M: Methods> Plugin<M> {
             "/plugin.GRPCController/Shutdown" if self.fault == Late::IgnoreTerm => pending().await,
             "/plugin.GRPCController/Shutdown" => stop(),
             // What the host's side of the SDK asks for by itself. This plugin is no better than it has to be.
-            _ if path.starts_with("/plugin.GRPC") || path.starts_with("/grpc.") => Err(Code::UNIMPLEMENTED),
+            _ if !is_application(path) => Err(Code::UNIMPLEMENTED),
             _ => self.application(path, message).await,
         }
     }
@@ -116,6 +119,10 @@ impl<M: Methods> Plugin<M> {
         }
         self.methods.call(path, message).await
     }
+}
+
+fn is_application(path: &str) -> bool {
+    !path.starts_with("/plugin.GRPC") && !path.starts_with("/grpc.")
 }
 
 fn reply(answer: Result<Vec<u8>, Code>) -> Reply {

@@ -209,6 +209,13 @@ impl State {
         )
     }
 
+    /// Whether a call of `method` would be answered with more than that there is no such method.
+    pub(crate) fn has_reply(&self, method: &str) -> bool {
+        self.lock()
+            .get(&key(method))
+            .is_some_and(|method| method.always.is_some() || !method.first.is_empty())
+    }
+
     pub(crate) fn crash(&self) {
         if let Some(crash) = self.crash.get() {
             crash.cancel();

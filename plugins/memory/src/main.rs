@@ -19,10 +19,11 @@
 //! All of that but the last step is the same for every plugin, and `plugin-sdk` does it. What is left to write:
 //!
 //! 1. **The contract**: which service the host calls and what its methods promise. For a cache it is written down in
-//!    `proto/cache/v1/cache.proto`, and the crate `cache-proto` has it in Rust: messages, the trait
-//!    [`Cache`](cache_proto::cache_server::Cache), limits, magic cookie, version.
-//! 2. **The service**: a type that implements the trait. Here it is [`service::MemoryCache`], in three files with one
-//!    concern each: [`request`] checks what came in, [`cache`] stores, [`service`] translates between them and gRPC.
+//!    `proto/cache/v1/cache.proto`, and the crate `cache-proto` has it in Rust: the trait [`Cache`](cache_proto::Cache)
+//!    for authors, the service that [`CacheService`](cache_proto::CacheService) makes of it, magic cookie, version.
+//!    What breaks a limit never reaches the trait, and batches and streams are taken apart before it.
+//! 2. **The cache**: a type that implements the trait. Here it is [`service::MemoryCache`], in front of [`cache`], which
+//!    stores.
 //! 3. **`main`**: cookie, descriptors (for gRPC reflection), version, service, `run`. It is at the end of this file.
 //!
 //! # What to know when writing one
@@ -32,19 +33,20 @@
 //!   as a service of its own: `fib-cache-memory --listen unix:/run/cache.sock`. `run` tells whoever starts the plugin without its host what it is.
 //! - **Stdout** belongs to the handshake line. Print nothing to it before `run`.
 //! - **Logs** go to stderr; `run` sets `tracing` up so that the host shows each event at its level.
-//! - **Errors** of the caller are `INVALID_ARGUMENT` with a text that helps. A miss is not an error, and neither is a
-//!   full cache. Any other status is a fault of the plugin, and the host works on as if there was no cache.
+//! - **Errors** are faults of the plugin, and the host works on as if there was no cache. A miss is not an error, and
+//!   neither is a full cache.
 //! - **The end** comes with the host's `Shutdown` or with SIGTERM, or when the host is gone; `run` then returns. A
 //!   plugin can also be killed at any moment, so do not count on a last word.
 //! - **Threads**: `run` uses one. Work that takes long belongs on `tokio::task::spawn_blocking`.
 //!
 //! # Testing one
 //!
-//! The service is an ordinary type: the tests beside it call the trait's methods with no process and no socket. To
+//! The cache is an ordinary type: the tests beside it call its service's methods with no process and no socket. To
 //! see the whole, run `cargo xtask run -- --cache-plugin-path <your binary>`.
 
 use std::process::ExitCode;
 
+use cache_proto::CacheService;
 use cache_proto::cache_server::CacheServer;
 use clap::Parser;
 use plugin_sdk::MagicCookie;
@@ -52,7 +54,6 @@ use plugin_sdk::plugin::PluginBuilder;
 use tonic::service::Routes;
 
 mod cache;
-mod request;
 mod service;
 mod size;
 
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
         .descriptors(cache_proto::FILE_DESCRIPTOR_SET)
         .version(cache_proto::APP_VERSION, move |_| {
             let cache = service::MemoryCache::new(cache::Limits { max_entries, max_bytes });
-            Routes::new(CacheServer::new(cache))
+            Routes::new(CacheServer::new(CacheService::new(cache)))
         })
         .run()
 }

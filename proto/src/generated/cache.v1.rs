@@ -66,6 +66,45 @@ pub struct SetManyRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetManyResponse {}
+/// One batch. A lookup and a store of one key in the same batch have no order; of two stores the later wins.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PipeRequest {
+    /// Number of the batch, different from all others of the stream.
+    #[prost(uint64, tag = "1")]
+    pub batch: u64,
+    /// Keys to look up. May hold a key more than once.
+    #[prost(string, repeated, tag = "2")]
+    pub gets: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Entries to store.
+    #[prost(message, repeated, tag = "3")]
+    pub sets: ::prost::alloc::vec::Vec<SetRequest>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PipeResponse {
+    /// Number of the batch that this answers.
+    #[prost(uint64, tag = "1")]
+    pub batch: u64,
+    /// One result for each key, in the order of the request; for a key that breaks a limit, one with neither hit nor
+    /// miss. None at all if the lookups have failed: that is no miss, but a fault, of this batch alone.
+    #[prost(message, repeated, tag = "2")]
+    pub gets: ::prost::alloc::vec::Vec<GetResponse>,
+    /// The entries that were not stored. All others were.
+    #[prost(message, repeated, tag = "3")]
+    pub set_errors: ::prost::alloc::vec::Vec<SetError>,
+}
+/// Why an entry was not stored.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetError {
+    /// Its position in the request, counted from 0.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// What Set would have ended with: the number of a gRPC status, which is not 0, such as 3 for INVALID_ARGUMENT.
+    #[prost(int32, tag = "2")]
+    pub code: i32,
+    /// For people to read.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteRequest {
     /// At most 10,000.
@@ -305,6 +344,42 @@ pub mod cache_client {
             req.extensions_mut().insert(GrpcMethod::new("cache.v1.Cache", "SetMany"));
             self.inner.unary(req, path, codec).await
         }
+        /// Looks up and stores whatever the host has at the moment, batch after batch, on one stream that stays open.
+        /// Optional; it costs a busy host and its plugin a small part of what a call for each lookup does.
+        ///
+        /// What a plugin has to do:
+        ///   - Answer each request with one response that carries its number. Batches may be answered in any order, and
+        ///     those that can be answered should not wait for others: the host has several open at a time, and puts
+        ///     lookups and stores into batches of their own, so that a slow store delays no lookup.
+        ///   - Take the next request while others are being answered. The host waits for nothing before it sends the first
+        ///     one, response headers included.
+        ///   - End the stream with OK once the host has ended its side and everything is answered. A host does so when it
+        ///     stops the plugin, has another instance take over, or has had nothing to ask for a second; it opens another
+        ///     stream if there is more.
+        /// The host gives up on a batch after its own time limit, and ignores a response that comes later, is the second
+        /// one to a request, or belongs to none. A stream that ends with an error fails the batches that are open on it and
+        /// nothing else; the next one opens a new stream.
+        pub async fn pipe(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::PipeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PipeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/cache.v1.Cache/Pipe");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("cache.v1.Cache", "Pipe"));
+            self.inner.streaming(req, path, codec).await
+        }
         /// Removes keys. Keys that are not there are no error. Optional.
         pub async fn delete(
             &mut self,
@@ -398,6 +473,31 @@ pub mod cache_server {
             &self,
             request: tonic::Request<super::SetManyRequest>,
         ) -> std::result::Result<tonic::Response<super::SetManyResponse>, tonic::Status>;
+        /// Server streaming response type for the Pipe method.
+        type PipeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PipeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Looks up and stores whatever the host has at the moment, batch after batch, on one stream that stays open.
+        /// Optional; it costs a busy host and its plugin a small part of what a call for each lookup does.
+        ///
+        /// What a plugin has to do:
+        ///   - Answer each request with one response that carries its number. Batches may be answered in any order, and
+        ///     those that can be answered should not wait for others: the host has several open at a time, and puts
+        ///     lookups and stores into batches of their own, so that a slow store delays no lookup.
+        ///   - Take the next request while others are being answered. The host waits for nothing before it sends the first
+        ///     one, response headers included.
+        ///   - End the stream with OK once the host has ended its side and everything is answered. A host does so when it
+        ///     stops the plugin, has another instance take over, or has had nothing to ask for a second; it opens another
+        ///     stream if there is more.
+        /// The host gives up on a batch after its own time limit, and ignores a response that comes later, is the second
+        /// one to a request, or belongs to none. A stream that ends with an error fails the batches that are open on it and
+        /// nothing else; the next one opens a new stream.
+        async fn pipe(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::PipeRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::PipeStream>, tonic::Status>;
         /// Removes keys. Keys that are not there are no error. Optional.
         async fn delete(
             &self,
@@ -658,6 +758,50 @@ pub mod cache_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cache.v1.Cache/Pipe" => {
+                    #[allow(non_camel_case_types)]
+                    struct PipeSvc<T: Cache>(pub Arc<T>);
+                    impl<T: Cache> tonic::server::StreamingService<super::PipeRequest>
+                    for PipeSvc<T> {
+                        type Response = super::PipeResponse;
+                        type ResponseStream = T::PipeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::PipeRequest>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cache>::pipe(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PipeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

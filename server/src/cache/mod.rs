@@ -3,6 +3,7 @@
 //!
 //! The key of a number is its canonical decimal form, its value is F(n) in decimal.
 
+mod line;
 mod remote;
 
 use std::{sync::Arc, time::Duration};
@@ -75,6 +76,13 @@ impl Cache {
         let Self::Remote(remote) = self else { return };
         if let Err(reason) = remote.set(n, value).await {
             debug!(n = n.get(), ?reason, "cache set failed");
+        }
+    }
+
+    /// Ends all calls, so that the plugin can be stopped without one being open. Later ones are misses.
+    pub async fn close(&self) {
+        if let Self::Remote(remote) = self {
+            remote.close().await;
         }
     }
 }

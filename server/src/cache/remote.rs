@@ -1,7 +1,7 @@
-//! Calls to the cache plugin, whichever instance of it serves. Each has a deadline; while none serves, none is made.
+//! Numbers and their texts: what is asked of the cache plugin, and what its answers mean. While no instance of it serves,
+//! calls fail at once.
 
 use std::{
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,22 +10,19 @@ use std::{
 };
 
 use cache_proto::{
-    GetRequest, GetResponse, MissReason, SetRequest, StatsRequest, StatsResponse, cache_client::CacheClient,
+    GetResponse, MissReason, SetRequest, StatsRequest, StatsResponse, cache_client::CacheClient,
     get_response::Outcome,
 };
 use plugin_sdk::host::{CallError, PluginChannel};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Status};
 
-use super::{Lookup, Miss, parse_value};
+use super::{Lookup, Miss, line::Line, parse_value};
 use crate::{config::CacheConfig, fib::FibIndex};
-
-/// Largest response that is read. A value has at most 20 digits and the contract lets a plugin return no more than
-/// was stored, but a larger one that somebody else stored under our key should be seen as corrupt, not as a fault.
-const MAX_RESPONSE_BYTES: usize = cache_proto::MAX_VALUE_BYTES + 1024;
 
 /// The cache plugin, whichever instance that is at the moment.
 #[derive(Clone, Debug)]
 pub struct RemoteCache {
+    line: Line,
     channel: PluginChannel,
     client: CacheClient<PluginChannel>,
     timeout: Duration,
@@ -40,6 +37,8 @@ pub struct RemoteCache {
 pub enum Unavailable {
     /// No instance of the plugin is there and well.
     Down,
+    /// Too many calls wait for the plugin already.
+    Overloaded,
     /// There was no answer in time.
     TimedOut,
     /// The plugin, or the connection to it, has failed.
@@ -59,30 +58,35 @@ pub enum StatsAnswer {
 
 impl RemoteCache {
     /// Calls whichever instance `channel` leads to.
+    ///
+    /// # Panics
+    /// Outside of a tokio run time.
     pub fn new(channel: PluginChannel, config: &CacheConfig) -> Self {
         let ttl = prost_types::Duration::try_from(config.expiration)
             .expect("flags take at most a hundred years, and seconds here are an i64");
-        // Two numbers and a little; what is longer is not ours, and is refused before it is read.
-        let client = CacheClient::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        let line = Line::new(channel.clone(), config.timeout);
+        let client = CacheClient::new(channel.clone());
         // Instances are counted from 1.
-        Self { channel, client, timeout: config.timeout, ttl, without_stats: Arc::default() }
+        Self { line, channel, client, timeout: config.timeout, ttl, without_stats: Arc::default() }
     }
 
     /// Asks for F(n).
     pub(super) async fn get(&self, n: FibIndex) -> Lookup {
-        let mut client = self.client.clone();
-        match self.call(GetRequest { key: n.to_string() }, |request| client.get(request)).await {
+        match self.line.get(n.to_string()).await {
             Ok(response) => lookup(response),
-            Err(status) => Lookup::Miss(Miss::Unavailable(status.into())),
+            Err(why) => Lookup::Miss(Miss::Unavailable(why)),
         }
     }
 
     /// Stores F(n) for the configured time.
     pub(super) async fn set(&self, n: FibIndex, value: u64) -> Result<(), Unavailable> {
-        let mut client = self.client.clone();
-        let request = SetRequest { key: n.to_string(), value: value.to_string().into(), ttl: Some(self.ttl) };
-        self.call(request, |request| client.set(request)).await?;
-        Ok(())
+        let ttl = Some(self.ttl);
+        self.line.set(SetRequest { key: n.to_string(), value: value.to_string().into(), ttl }).await
+    }
+
+    /// Ends all calls, so that the plugin can be stopped without one being open. Later ones fail.
+    pub async fn close(&self) {
+        self.line.close().await;
     }
 
     /// What the plugin has counted.
@@ -91,25 +95,16 @@ impl RemoteCache {
         if instance != 0 && self.without_stats.load(Ordering::Relaxed) == instance {
             return StatsAnswer::Unsupported;
         }
-        let mut client = self.client.clone();
-        match self.call(StatsRequest {}, |request| client.stats(request)).await {
-            Ok(counted) => StatsAnswer::Stats(counted),
+        let mut request = Request::new(StatsRequest {});
+        request.set_timeout(self.timeout);
+        match self.client.clone().stats(request).await {
+            Ok(counted) => StatsAnswer::Stats(counted.into_inner()),
             Err(status) if status.code() == Code::Unimplemented => {
                 self.without_stats.store(instance, Ordering::Relaxed);
                 StatsAnswer::Unsupported
             }
             Err(status) => StatsAnswer::Unavailable(status.into()),
         }
-    }
-
-    /// One call with its deadline, which the plugin is told and the channel keeps.
-    async fn call<Q, A, F>(&self, message: Q, call: impl FnOnce(Request<Q>) -> F) -> Result<A, Status>
-    where
-        F: Future<Output = Result<Response<A>, Status>>,
-    {
-        let mut request = Request::new(message);
-        request.set_timeout(self.timeout);
-        call(request).await.map(Response::into_inner)
     }
 }
 

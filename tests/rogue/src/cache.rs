@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::process::exit;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cache_proto::get_response::Outcome;
+use cache_proto::{GetManyRequest, GetManyResponse, SetManyRequest, SetManyResponse};
 use cache_proto::{GetRequest, GetResponse, Hit, Miss, MissReason, SetRequest, SetResponse};
 use cache_proto::{StatsRequest, StatsResponse};
 use plugin_rogue::{Code, Methods};
@@ -24,6 +25,8 @@ pub(crate) enum Fault {
     ErrorOnGet,
     /// Get and Set only.
     Unimplemented,
+    /// GetMany and SetMany too, and no Pipe.
+    Many,
     /// Exit status 9 instead of an answer, after so many calls of Get and Set.
     DieAfter(usize),
 }
@@ -37,6 +40,7 @@ impl Fault {
             "slow" => Self::Slow(Duration::from_millis(value.parse().ok()?)),
             "error-on-get" => Self::ErrorOnGet,
             "unimplemented" => Self::Unimplemented,
+            "many" => Self::Many,
             "die-after" => Self::DieAfter(value.parse().ok()?),
             _ => return None,
         })
@@ -52,10 +56,21 @@ pub(crate) struct Cache {
 }
 
 impl Methods for Cache {
+    fn has(&self, path: &str) -> bool {
+        match path {
+            "/cache.v1.Cache/Get" | "/cache.v1.Cache/Set" => true,
+            "/cache.v1.Cache/Stats" => self.fault != Some(Fault::Unimplemented),
+            "/cache.v1.Cache/GetMany" | "/cache.v1.Cache/SetMany" => self.fault == Some(Fault::Many),
+            _ => false,
+        }
+    }
+
     async fn call(&self, path: &str, message: &[u8]) -> Result<Vec<u8>, Code> {
         match path {
             "/cache.v1.Cache/Get" => self.get(read(message)?).await,
             "/cache.v1.Cache/Set" => self.set(read(message)?),
+            "/cache.v1.Cache/GetMany" => self.get_many(read(message)?),
+            "/cache.v1.Cache/SetMany" => self.set_many(read(message)?),
             "/cache.v1.Cache/Stats" => self.stats(read(message)?),
             _ => Err(Code::UNIMPLEMENTED),
         }
@@ -74,30 +89,44 @@ impl Cache {
             Some(Fault::Slow(duration)) => tokio::time::sleep(duration).await,
             _ => {}
         }
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.look_up(&request.key).encode_to_vec())
+    }
+
+    fn look_up(&self, key: &str) -> GetResponse {
         let found = match self.fault {
             Some(Fault::CorruptValues) => Some(Bytes::from_static(b"forty-two")),
-            _ => entries.get(&request.key).cloned(),
+            _ => self.entries().get(key).cloned(),
         };
         let outcome = match found {
             Some(value) => Outcome::Hit(Hit { value, ttl_remaining: None }),
             None => Outcome::Miss(Miss { reason: MissReason::NotFound.into() }),
         };
-        Ok(GetResponse { outcome: Some(outcome) }.encode_to_vec())
+        GetResponse { outcome: Some(outcome) }
+    }
+
+    fn get_many(&self, request: GetManyRequest) -> Result<Vec<u8>, Code> {
+        let results = request.keys.iter().map(|key| self.look_up(key)).collect();
+        Ok(GetManyResponse { results }.encode_to_vec())
+    }
+
+    fn set_many(&self, request: SetManyRequest) -> Result<Vec<u8>, Code> {
+        self.entries().extend(request.entries.into_iter().map(|entry| (entry.key, entry.value)));
+        Ok(SetManyResponse {}.encode_to_vec())
     }
 
     fn set(&self, request: SetRequest) -> Result<Vec<u8>, Code> {
         self.count_call();
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(request.key, request.value);
+        self.entries().insert(request.key, request.value);
         Ok(SetResponse {}.encode_to_vec())
     }
 
     fn stats(&self, _request: StatsRequest) -> Result<Vec<u8>, Code> {
-        if self.fault == Some(Fault::Unimplemented) {
-            return Err(Code::UNIMPLEMENTED);
-        }
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let entries = self.entries().len();
         Ok(StatsResponse { entries: entries as u64, ..StatsResponse::default() }.encode_to_vec())
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Bytes>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count_call(&self) {

@@ -101,6 +101,13 @@ pub(super) enum Route {
 }
 
 impl Route {
+    fn instance(&self) -> Option<u64> {
+        match self {
+            Self::Live(route) => Some(route.instance),
+            Self::Unwell | Self::Down | Self::Asleep | Self::Waking => None,
+        }
+    }
+
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Live(one), Self::Live(other)) => Arc::ptr_eq(one, other),
@@ -151,10 +158,7 @@ impl PluginChannel {
     /// The number of the instance that calls go to, and `None` while there is none.
     #[must_use]
     pub fn instance(&self) -> Option<u64> {
-        match &*self.route.borrow() {
-            Route::Live(route) => Some(route.instance),
-            _ => None,
-        }
+        self.route.borrow().instance()
     }
 
     /// Waits until calls go to another instance than `known`, or to none if it was one. For those who keep a stream open, which
@@ -162,15 +166,11 @@ impl PluginChannel {
     ///
     /// Waits for ever once the supervisor is gone.
     pub async fn instance_changed(&mut self, known: Option<u64>) -> Option<u64> {
-        let changed = self.route.wait_for(|route| match route {
-            Route::Live(route) => Some(route.instance) != known,
-            _ => known.is_some(),
-        });
-        match changed.await {
-            Ok(route) => match &*route {
-                Route::Live(route) => Some(route.instance),
-                _ => None,
-            },
+        // Its guard must not be held over an await: whoever spawns this needs it to be `Send`.
+        let changed =
+            self.route.wait_for(|route| route.instance() != known).await.map(|route| route.instance());
+        match changed {
+            Ok(instance) => instance,
             Err(_) => std::future::pending().await,
         }
     }

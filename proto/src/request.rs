@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use cache_proto::{MAX_BATCH_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES, SetRequest};
 use thiserror::Error;
+
+use crate::{Entry, MAX_BATCH_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES, SetRequest};
 
 /// A limit of the contract that a request breaks. The caller has to change the request. Sizes are named, contents
 /// never: they may be private.
@@ -30,33 +30,23 @@ impl From<LimitError> for tonic::Status {
     }
 }
 
-/// A [`SetRequest`] within the limits.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NewEntry {
-    pub(crate) key: String,
-    pub(crate) value: Bytes,
-    /// `None`: it never expires.
-    pub(crate) ttl: Option<Duration>,
-}
-
-impl TryFrom<SetRequest> for NewEntry {
-    type Error = LimitError;
-
-    fn try_from(SetRequest { key, value, ttl }: SetRequest) -> Result<Self, LimitError> {
-        let key = check_key(key)?;
-        if value.len() > MAX_VALUE_BYTES {
-            return Err(LimitError::Value(value.len()));
-        }
-        Ok(Self { key, value, ttl: ttl.map(check_ttl).transpose()? })
+/// Gives the entry of a request if it is within the limits.
+pub(crate) fn check_entry(SetRequest { key, value, ttl }: SetRequest) -> Result<Entry, LimitError> {
+    let key = check_key(key)?;
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(LimitError::Value(value.len()));
     }
+    Ok(Entry { key, value, ttl: ttl.map(check_ttl).transpose()? })
 }
 
 /// Gives the key back if its length is within the limits.
 pub(crate) fn check_key(key: String) -> Result<String, LimitError> {
-    match key.len() {
-        1..=MAX_KEY_BYTES => Ok(key),
-        length => Err(LimitError::Key(length)),
-    }
+    if is_key(&key) { Ok(key) } else { Err(LimitError::Key(key.len())) }
+}
+
+/// Whether the length of a key is within the limits.
+pub(crate) fn is_key(key: &str) -> bool {
+    (1..=MAX_KEY_BYTES).contains(&key.len())
 }
 
 /// Checks the size of a batch and all of its items, so that nothing is done if one of them is wrong. `field` is the batch's name in the
@@ -66,15 +56,18 @@ pub(crate) fn check_all<T, U>(
     items: Vec<T>,
     check: impl Fn(T) -> Result<U, LimitError>,
 ) -> Result<Vec<U>, LimitError> {
-    if items.len() > MAX_BATCH_KEYS {
-        return Err(LimitError::Batch { field, length: items.len() });
-    }
+    check_batch(field, items.len())?;
     let in_batch = |index, error| LimitError::InBatch { field, index, error: Box::new(error) };
     items
         .into_iter()
         .enumerate()
         .map(|(index, item)| check(item).map_err(|error| in_batch(index, error)))
         .collect()
+}
+
+/// Checks the size of a batch alone.
+pub(crate) fn check_batch(field: &'static str, length: usize) -> Result<(), LimitError> {
+    if length > MAX_BATCH_KEYS { Err(LimitError::Batch { field, length }) } else { Ok(()) }
 }
 
 fn check_ttl(ttl: prost_types::Duration) -> Result<Duration, LimitError> {
@@ -98,6 +91,8 @@ const MAX_NANOS: i32 = 999_999_999;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -119,8 +114,7 @@ mod tests {
     fn values_are_0_bytes_to_1_mib() {
         let check = |length| {
             let value = Bytes::from(vec![0; length]);
-            NewEntry::try_from(SetRequest { key: "k".into(), value, ttl: None })
-                .map(|entry| entry.value.len())
+            check_entry(SetRequest { key: "k".into(), value, ttl: None }).map(|entry| entry.value.len())
         };
         assert_eq!(check(0), Ok(0));
         assert_eq!(check(1_048_576), Ok(1_048_576));

@@ -1,0 +1,125 @@
+//! What the author of a plugin in Rust writes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tonic::Status;
+
+use crate::{MissReason, StatsResponse};
+
+/// Lookups under way at a time for [`Cache::get_many`], where that is not written for the cache at hand.
+const GETS_AT_A_TIME: usize = 64;
+
+/// A cache that a plugin serves. [`CacheService`](crate::CacheService) makes the contract's service of it, batches and
+/// the stream of them included; what is below is all that is left to write, and most of it need not be.
+///
+/// Whatever comes in is within the contract's limits. All methods may be called at the same time. Their futures are
+/// dropped when the host has given up: what is half done then must do no harm.
+///
+/// An error is a fault of the plugin; the host then works on as if there was no cache. A miss is none, and neither is
+/// a cache that is full.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::Mutex;
+///
+/// use bytes::Bytes;
+/// use cache_proto::{Cache, CacheService, Entry, Lookup, cache_server::CacheServer};
+/// use tonic::Status;
+///
+/// /// Forgets nothing, and so is no good.
+/// #[derive(Default)]
+/// struct Map(Mutex<HashMap<String, Bytes>>);
+///
+/// impl Cache for Map {
+///     async fn get(&self, key: &str) -> Result<Lookup, Status> {
+///         let map = self.0.lock().map_err(|_| Status::internal("poisoned"))?;
+///         Ok(map.get(key).map_or(Lookup::NOT_FOUND, |value| Lookup::Hit { value: value.clone(), remaining: None }))
+///     }
+///
+///     async fn set(&self, entry: Entry) -> Result<(), Status> {
+///         self.0.lock().map_err(|_| Status::internal("poisoned"))?.insert(entry.key, entry.value);
+///         Ok(())
+///     }
+/// }
+///
+/// CacheServer::new(CacheService::new(Map::default())); // What a plugin serves.
+/// ```
+pub trait Cache: Send + Sync + 'static {
+    /// Looks one key up.
+    fn get(&self, key: &str) -> impl Future<Output = Result<Lookup, Status>> + Send;
+
+    /// Stores an entry, in place of what its key had. A Get that starts afterwards sees it, or a later one, or a miss.
+    fn set(&self, entry: Entry) -> impl Future<Output = Result<(), Status>> + Send;
+
+    /// Looks keys up: gives one result for each, in their order. By default by [`get`](Self::get), of which 64 run at a
+    /// time.
+    fn get_many(&self, keys: &[String]) -> impl Future<Output = Result<Vec<Lookup>, Status>> + Send {
+        // Made before they run: a closure in the stream would have to be so for every lifetime.
+        let gets: Vec<_> = keys.iter().map(|key| self.get(key)).collect();
+        stream::iter(gets).buffered(GETS_AT_A_TIME).try_collect()
+    }
+
+    /// Stores entries; of two for one key the later has to win. By default by [`set`](Self::set), one after the other up
+    /// to the first that fails.
+    fn set_many(&self, entries: Vec<Entry>) -> impl Future<Output = Result<(), Status>> + Send {
+        async {
+            for entry in entries {
+                self.set(entry).await?;
+            }
+            Ok(())
+        }
+    }
+
+    /// Removes keys, and counts those that were there. By default not implemented.
+    fn delete(&self, keys: &[String]) -> impl Future<Output = Result<u64, Status>> + Send {
+        let _ = keys;
+        not_implemented("Delete")
+    }
+
+    /// Removes every entry. By default not implemented.
+    fn flush(&self) -> impl Future<Output = Result<(), Status>> + Send {
+        not_implemented("Flush")
+    }
+
+    /// What the cache holds, and how it has done. By default not implemented.
+    fn stats(&self) -> impl Future<Output = Result<StatsResponse, Status>> + Send {
+        not_implemented("Stats")
+    }
+}
+
+/// A value to store, within the limits of the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// 1 to [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES).
+    pub key: String,
+    /// Up to [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES). It is a window on the message that it came in: whoever keeps it
+    /// for long copies it, or keeps the whole batch.
+    pub value: Bytes,
+    /// More than zero; `None`: it never expires.
+    pub ttl: Option<Duration>,
+}
+
+/// What a cache says of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It has a value.
+    Hit {
+        /// As it was stored, byte for byte.
+        value: Bytes,
+        /// For how long it is still valid; `None`: it never expires.
+        remaining: Option<Duration>,
+    },
+    /// It has none.
+    Miss(MissReason),
+}
+
+impl Lookup {
+    /// The key was never set, or was removed or dropped.
+    pub const NOT_FOUND: Self = Self::Miss(MissReason::NotFound);
+}
+
+async fn not_implemented<T>(method: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!("this cache has no {method}")))
+}

@@ -1,0 +1,218 @@
+//! The Cache service of a [`Cache`]: checks what comes in, keeps answers within their size, and takes streams of
+//! batches apart.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, future};
+use prost::Message;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::get_response::Outcome;
+use crate::request::{check_all, check_batch, check_entry, check_key, is_key};
+use crate::{
+    Cache, DeleteRequest, DeleteResponse, FlushRequest, FlushResponse, GetManyRequest, GetManyResponse,
+    GetRequest, GetResponse, Hit, Lookup, MAX_MESSAGE_BYTES, Miss, MissReason, PipeRequest, PipeResponse,
+    SetError, SetManyRequest, SetManyResponse, SetRequest, SetResponse, StatsRequest, StatsResponse,
+};
+
+/// Batches of one stream that are answered at the same time. A host has no reason to have as many open; until one of
+/// them is answered, no more are read.
+const BATCHES_AT_A_TIME: usize = 16;
+
+/// The most bytes of hits in one answer; the other keys are misses. gRPC libraries refuse messages of more than 4 MiB
+/// unless told otherwise, and a request may name one large value very often. The quarter of a MiB that is left is for
+/// the misses and the prefixes of a full batch, which are below 10 bytes for each key.
+const MAX_HIT_BYTES: usize = MAX_MESSAGE_BYTES - (256 << 10);
+
+/// The most bytes of texts of one batch's set errors; later ones have none.
+const MAX_ERROR_TEXT_BYTES: usize = 64 << 10;
+
+/// What is said of a key that cannot be looked up.
+const NEITHER: GetResponse = GetResponse { outcome: None };
+
+/// Serves a [`Cache`]: `CacheServer::new(CacheService::new(cache))`.
+#[derive(Debug)]
+pub struct CacheService<C> {
+    cache: Arc<C>,
+}
+
+impl<C: Cache> CacheService<C> {
+    /// Serves this cache.
+    pub fn new(cache: C) -> Self {
+        Self { cache: Arc::new(cache) }
+    }
+}
+
+#[tonic::async_trait]
+impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let key = check_key(request.into_inner().key)?;
+        Ok(Response::new(self.cache.get(&key).await?.into()))
+    }
+
+    async fn set(&self, request: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {
+        self.cache.set(check_entry(request.into_inner())?).await?;
+        Ok(Response::new(SetResponse {}))
+    }
+
+    async fn get_many(&self, request: Request<GetManyRequest>) -> Result<Response<GetManyResponse>, Status> {
+        let keys = check_all("keys", request.into_inner().keys, check_key)?;
+        let results = look_up(&*self.cache, &keys).await?;
+        Ok(Response::new(GetManyResponse { results }))
+    }
+
+    async fn set_many(&self, request: Request<SetManyRequest>) -> Result<Response<SetManyResponse>, Status> {
+        let entries = check_all("entries", request.into_inner().entries, check_entry)?;
+        self.cache.set_many(entries).await?;
+        Ok(Response::new(SetManyResponse {}))
+    }
+
+    type PipeStream = Pin<Box<dyn Stream<Item = Result<PipeResponse, Status>> + Send>>;
+
+    async fn pipe(
+        &self,
+        requests: Request<Streaming<PipeRequest>>,
+    ) -> Result<Response<Self::PipeStream>, Status> {
+        let answers = pipe(Arc::clone(&self.cache), requests.into_inner());
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let keys = check_all("keys", request.into_inner().keys, check_key)?;
+        Ok(Response::new(DeleteResponse { removed: self.cache.delete(&keys).await? }))
+    }
+
+    async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
+        self.cache.flush().await?;
+        Ok(Response::new(FlushResponse {}))
+    }
+
+    async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
+        self.cache.stats().await.map(Response::new)
+    }
+}
+
+impl From<Lookup> for GetResponse {
+    fn from(lookup: Lookup) -> Self {
+        let outcome = match lookup {
+            Lookup::Hit { value, remaining } => {
+                Outcome::Hit(Hit { value, ttl_remaining: remaining.map(to_proto) })
+            }
+            Lookup::Miss(reason) => Outcome::Miss(Miss { reason: reason.into() }),
+        };
+        Self { outcome: Some(outcome) }
+    }
+}
+
+/// Answers batches as each is done. Ends after the last answer once there are no more requests, or with the first error.
+fn pipe<C: Cache>(
+    cache: Arc<C>,
+    requests: impl Stream<Item = Result<PipeRequest, Status>> + Send,
+) -> impl Stream<Item = Result<PipeResponse, Status>> + Send {
+    let answer = move |request| {
+        let cache = Arc::clone(&cache);
+        async move { answer(&*cache, request?).await }
+    };
+    requests.map(answer).buffer_unordered(BATCHES_AT_A_TIME)
+}
+
+async fn answer<C: Cache>(cache: &C, request: PipeRequest) -> Result<PipeResponse, Status> {
+    let PipeRequest { batch, gets, sets } = request;
+    check_batch("batch", gets.len() + sets.len())?;
+    let (gets, set_errors) = future::join(look_up_each(cache, gets), store_each(cache, sets)).await;
+    Ok(PipeResponse { batch, gets, set_errors })
+}
+
+/// Looks up the keys of several callers: a wrong one is no fault of the others. Nothing if it fails.
+async fn look_up_each<C: Cache>(cache: &C, mut keys: Vec<String>) -> Vec<GetResponse> {
+    let is_wrong = |key: &String| !is_key(key);
+    let wrong: Vec<usize> =
+        keys.iter().enumerate().filter(|(_, key)| is_wrong(key)).map(|(index, _)| index).collect();
+    if !wrong.is_empty() {
+        keys.retain(|key| !is_wrong(key));
+    }
+    if keys.is_empty() {
+        return vec![NEITHER; wrong.len()];
+    }
+    let Ok(mut results) = look_up(cache, &keys).await else { return Vec::new() };
+    for index in wrong {
+        results.insert(index, NEITHER);
+    }
+    results
+}
+
+/// Looks keys up: one result for each, within the size of an answer.
+async fn look_up<C: Cache>(cache: &C, keys: &[String]) -> Result<Vec<GetResponse>, Status> {
+    let lookups = cache.get_many(keys).await?;
+    if lookups.len() != keys.len() {
+        return Err(Status::internal(format!("{} results for {} keys", lookups.len(), keys.len())));
+    }
+    let mut room = MAX_HIT_BYTES;
+    Ok(lookups.into_iter().map(|lookup| within(&mut room, lookup.into())).collect())
+}
+
+/// Stores the entries of several callers, and gives what went wrong.
+async fn store_each<C: Cache>(cache: &C, requests: Vec<SetRequest>) -> Vec<SetError> {
+    let mut errors = Vec::new();
+    let mut room = MAX_ERROR_TEXT_BYTES;
+    let mut fail = |index: usize, status: &Status| {
+        let message = match room.checked_sub(status.message().len()) {
+            Some(left) => {
+                room = left;
+                status.message().to_owned()
+            }
+            None => String::new(),
+        };
+        // A batch is checked to have far less entries than a u32 can count.
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        errors.push(SetError { index, code: status.code().into(), message });
+    };
+    let (mut entries, mut indices) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
+    for (index, request) in requests.into_iter().enumerate() {
+        match check_entry(request) {
+            Ok(entry) => {
+                entries.push(entry);
+                indices.push(index);
+            }
+            Err(error) => fail(index, &error.into()),
+        }
+    }
+    if entries.is_empty() {
+        return errors;
+    }
+    if let Err(mut status) = cache.set_many(entries).await {
+        if status.code() == Code::Ok {
+            status = Status::unknown("the cache failed with OK");
+        }
+        indices.into_iter().for_each(|index| fail(index, &status));
+    }
+    errors
+}
+
+/// Gives a response of a batch as it is if it is a miss or there is still `room` for the hit, and a miss if not.
+fn within(room: &mut usize, response: GetResponse) -> GetResponse {
+    if let Some(Outcome::Miss(_)) | None = response.outcome {
+        return response;
+    }
+    match room.checked_sub(response.encoded_len()) {
+        Some(left) => {
+            *room = left;
+            response
+        }
+        None => Lookup::Miss(MissReason::Unspecified).into(),
+    }
+}
+
+fn to_proto(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        // What came in was an `i64`, and no cache has more left than that.
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        // Less than a thousand million.
+        nanos: duration.subsec_nanos().cast_signed(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

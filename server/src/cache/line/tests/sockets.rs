@@ -1,0 +1,342 @@
+//! The line over real connections, to a plugin that the test plays.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use cache_proto::{GetResponse, PipeRequest, PipeResponse, SetError, SetRequest};
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::{Code, Status};
+
+use super::{
+    super::Line,
+    peer::{Arrival, Methods, Peer, right, value_of},
+};
+use crate::cache::Unavailable;
+
+/// For calls that are not to end by themselves.
+const LONG: Duration = Duration::from_secs(60);
+
+/// For calls that are to end by themselves.
+const SHORT: Duration = Duration::from_millis(50);
+
+const INTERNAL: Unavailable = Unavailable::Failed(Code::Internal);
+
+type Asking = JoinHandle<Result<GetResponse, Unavailable>>;
+
+fn ask(line: &Line, key: &str) -> Asking {
+    let (line, key) = (line.clone(), key.to_owned());
+    tokio::spawn(async move { line.get(key).await })
+}
+
+fn store(line: &Line, key: &str) -> JoinHandle<Result<(), Unavailable>> {
+    let (line, request) = (line.clone(), SetRequest { key: key.to_owned(), value: "v".into(), ttl: None });
+    tokio::spawn(async move { line.set(request).await })
+}
+
+/// Asks for two keys so that each is in a batch of its own, and no more can leave.
+async fn two_batches(peer: &mut Peer, line: &Line) -> ([Asking; 2], [PipeRequest; 2], super::peer::Answers) {
+    let one = ask(line, "one");
+    let (first, _) = peer.batch().await;
+    let two = ask(line, "two");
+    let (second, answers) = peer.batch().await;
+    assert_eq!(
+        (first.gets.as_slice(), second.gets.as_slice()),
+        (&["one".to_owned()][..], &["two".to_owned()][..])
+    );
+    ([one, two], [first, second], answers)
+}
+
+#[tokio::test]
+async fn batches_may_be_answered_in_any_order() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let ([one, two], [first, second], answers) = two_batches(&mut peer, &line).await;
+    answers.send(Ok(right(&second))).await.unwrap();
+    assert_eq!(two.await.unwrap(), Ok(value_of("two")));
+    answers.send(Ok(right(&first))).await.unwrap();
+    assert_eq!(one.await.unwrap(), Ok(value_of("one")));
+}
+
+#[tokio::test]
+async fn what_waits_leaves_together_and_equal_keys_share_one_lookup() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let (_, [first, _], answers) = two_batches(&mut peer, &line).await;
+    let mut crowd = JoinSet::new();
+    for number in 0..1_000 {
+        let line = line.clone();
+        crowd.spawn(async move { (number % 10, line.get(format!("{}", number % 10)).await) });
+    }
+    let gone = ask(&line, "nobody waits for this one");
+    super::until(|| line.gets.max_capacity() - line.gets.capacity() == 1_001).await;
+    gone.abort();
+    let _cancelled = gone.await;
+
+    answers.send(Ok(right(&first))).await.unwrap();
+    // A batch takes a thousand calls; one is left over if that one which nobody waits for was among them.
+    let (batch, _) = peer.batch().await;
+    assert_eq!(batch.gets, (0..10).map(|number| number.to_string()).collect::<Vec<_>>());
+    answers.send(Ok(right(&batch))).await.unwrap();
+    while let Some(answered) = crowd.join_next().await {
+        let (key, answer) = answered.unwrap();
+        assert_eq!(answer, Ok(value_of(&key.to_string())));
+    }
+}
+
+#[tokio::test]
+async fn caller_waits_no_longer_than_its_timeout_and_its_batch_goes_on() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(SHORT).await;
+    let slow = ask(&line, "slow");
+    let (late, answers) = peer.batch().await;
+    assert_eq!(slow.await.unwrap(), Err(Unavailable::TimedOut));
+    answers.send(Ok(right(&late))).await.unwrap();
+    // The same stream.
+    let next = ask(&line, "next");
+    let (batch, _) = peer.batch().await;
+    answers.send(Ok(right(&batch))).await.unwrap();
+    assert_eq!(next.await.unwrap(), Ok(value_of("next")));
+    assert_eq!(peer.counts.pipe.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn wrong_number_of_answers_fails_those_who_asked_and_nobody_else() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    for wrong in [0, 2, 3] {
+        let ([one, two], [first, second], answers) = two_batches(&mut peer, &line).await;
+        let gets = vec![value_of("whatever"); wrong];
+        answers.send(Ok(PipeResponse { batch: first.batch, gets, set_errors: vec![] })).await.unwrap();
+        assert_eq!(one.await.unwrap(), Err(INTERNAL));
+        // A second answer to the same batch is too late.
+        answers.send(Ok(right(&first))).await.unwrap();
+        answers.send(Ok(right(&second))).await.unwrap();
+        answers.send(Ok(right(&second))).await.unwrap();
+        assert_eq!(two.await.unwrap(), Ok(value_of("two")));
+    }
+    assert_eq!(peer.counts.pipe.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn answer_to_what_was_not_asked_ends_the_stream_and_the_next_lookup_opens_another() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let ([one, two], _, answers) = two_batches(&mut peer, &line).await;
+    answers.send(Ok(PipeResponse { batch: 99, ..PipeResponse::default() })).await.unwrap();
+    assert_eq!((one.await.unwrap(), two.await.unwrap()), (Err(INTERNAL), Err(INTERNAL)));
+    works_on_a_new_stream(&mut peer, &line).await;
+}
+
+#[tokio::test]
+async fn stream_that_fails_fails_what_is_on_it_at_once_and_no_more() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let ([one, two], _, answers) = two_batches(&mut peer, &line).await;
+    let waiting = ask(&line, "waiting");
+    super::until(|| line.gets.max_capacity() - line.gets.capacity() == 1).await;
+    answers.send(Err(Status::data_loss("it is broken"))).await.unwrap();
+    let lost = Unavailable::Failed(Code::DataLoss);
+    assert_eq!((one.await.unwrap(), two.await.unwrap()), (Err(lost), Err(lost)));
+    works_on_a_new_stream(&mut peer, &line).await;
+    assert_eq!(waiting.await.unwrap(), Ok(value_of("waiting")));
+}
+
+/// Answers what arrives on another stream until a lookup is answered.
+async fn works_on_a_new_stream(peer: &mut Peer, line: &Line) {
+    let counts = std::sync::Arc::clone(&peer.counts);
+    let answered = tokio::select! {
+        answered = line.get("next".into()) => answered,
+        () = peer.work() => panic!("the plugin has ended"),
+    };
+    assert_eq!(answered, Ok(value_of("next")));
+    assert_eq!(counts.pipe.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn store_delays_no_lookup_and_has_errors_of_its_own() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let alone = store(&line, "first");
+    let (first, answers) = peer.batch().await;
+    let pair = [store(&line, "a"), store(&line, "b")];
+    super::until(|| line.sets.max_capacity() - line.sets.capacity() == 2).await;
+    for key in ["x", "y"] {
+        let lookup = ask(&line, key);
+        let (batch, _) = peer.batch().await;
+        assert!(batch.sets.is_empty());
+        answers.send(Ok(right(&batch))).await.unwrap();
+        assert_eq!(lookup.await.unwrap(), Ok(value_of(key)));
+    }
+    answers.send(Ok(right(&first))).await.unwrap();
+    assert_eq!(alone.await.unwrap(), Ok(()));
+    let (batch, _) = peer.batch().await;
+    assert_eq!(batch.sets.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    let error = SetError { index: 1, code: Code::ResourceExhausted.into(), message: "full".into() };
+    let response = PipeResponse { batch: batch.batch, gets: vec![], set_errors: vec![error] };
+    answers.send(Ok(response)).await.unwrap();
+    let [a, b] = pair;
+    assert_eq!(a.await.unwrap(), Ok(()));
+    assert_eq!(b.await.unwrap(), Err(Unavailable::Failed(Code::ResourceExhausted)));
+}
+
+#[tokio::test]
+async fn plugin_that_does_not_answer_is_soon_not_asked_and_asked_again_later() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(SHORT).await;
+    let mut asked = 0;
+    // Each misses its deadline, until the line rests.
+    while line.get("hung".into()).await != Err(Unavailable::Down) {
+        asked += 1;
+        assert!(asked < 100, "it is asked again and again");
+    }
+    let rested = Instant::now();
+    assert_eq!(line.get("turned away".into()).await, Err(Unavailable::Down));
+    let recovers = async {
+        while line.get("back".into()).await != Ok(value_of("back")) {
+            assert!(rested.elapsed() < LONG, "it is never asked again");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        () = recovers => {}
+        () = peer.work() => panic!("the plugin has ended"),
+    }
+}
+
+#[tokio::test]
+async fn ways_are_found_out_once() {
+    for (methods, expected) in [
+        // Get, Set, GetMany, SetMany, Pipe.
+        (Methods::Single, [10, 10, 1, 1, 1]),
+        (Methods::Many, [0, 0, 10, 10, 1]),
+    ] {
+        let peer = Peer::start(methods);
+        let (line, _plugin) = peer.line(LONG).await;
+        for number in 0..10 {
+            let key = number.to_string();
+            assert_eq!(line.get(key.clone()).await, Ok(value_of(&key)), "{methods:?}");
+            assert_eq!(line.set(SetRequest { key, ..SetRequest::default() }).await, Ok(()), "{methods:?}");
+        }
+        let counts = &peer.counts;
+        let counts = [&counts.get, &counts.set, &counts.get_many, &counts.set_many, &counts.pipe]
+            .map(|count| count.load(Ordering::SeqCst));
+        assert_eq!(counts, expected, "{methods:?}");
+    }
+}
+
+#[tokio::test]
+async fn calls_that_come_together_are_all_answered_whatever_the_plugin_lacks() {
+    for methods in [Methods::Single, Methods::Many] {
+        let peer = Peer::start(methods);
+        let (line, _plugin) = peer.line(LONG).await;
+        let mut calls = JoinSet::new();
+        for number in 0..500 {
+            let (line, key) = (line.clone(), number.to_string());
+            calls.spawn(async move { (line.get(key.clone()).await, value_of(&key)) });
+        }
+        while let Some(call) = calls.join_next().await {
+            let (answer, expected) = call.unwrap();
+            assert_eq!(answer, Ok(expected), "{methods:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn dying_plugin_fails_what_is_under_way_at_once_and_is_used_again_when_it_is_back() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, plugin) = peer.line(LONG).await;
+    let (asking, _, _) = two_batches(&mut peer, &line).await;
+    let waiting = ask(&line, "waiting");
+    super::until(|| line.gets.max_capacity() - line.gets.capacity() == 1).await;
+    let died = Instant::now();
+    peer.die();
+    for asking in asking.into_iter().chain([waiting]) {
+        assert!(asking.await.unwrap().is_err());
+    }
+    let mut channel = plugin.channel();
+    if channel.instance().is_some() {
+        channel.instance_changed(channel.instance()).await;
+    }
+    assert_eq!(line.get("down".into()).await, Err(Unavailable::Down));
+    assert!(died.elapsed() < LONG / 2);
+    peer.live();
+    channel.instance_changed(None).await;
+    let next = ask(&line, "next");
+    let (batch, answers) = peer.batch().await;
+    answers.send(Ok(right(&batch))).await.unwrap();
+    assert_eq!(next.await.unwrap(), Ok(value_of("next")));
+}
+
+#[tokio::test]
+async fn unused_stream_is_ended_and_another_opened_when_needed() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    for streams in 1..=2 {
+        let lookup = ask(&line, "a");
+        let (batch, answers) = peer.batch().await;
+        answers.send(Ok(right(&batch))).await.unwrap();
+        lookup.await.unwrap().unwrap();
+        assert!(matches!(peer.arrival().await, Arrival::End(_)));
+        assert_eq!(peer.counts.pipe.load(Ordering::SeqCst), streams);
+    }
+}
+
+#[tokio::test]
+async fn closed_line_waits_for_answers_and_takes_no_more_calls() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let ([one, two], [first, second], answers) = two_batches(&mut peer, &line).await;
+    let closing = tokio::spawn({
+        let line = line.clone();
+        async move { line.close().await }
+    });
+    let Arrival::End(ending) = peer.arrival().await else { panic!("a batch came") };
+    assert_eq!(line.get("late".into()).await, Err(Unavailable::Down));
+    assert!(!closing.is_finished());
+    for request in [&first, &second] {
+        answers.send(Ok(right(request))).await.unwrap();
+    }
+    drop((answers, ending));
+    closing.await.unwrap();
+    assert_eq!((one.await.unwrap(), two.await.unwrap()), (Ok(value_of("one")), Ok(value_of("two"))));
+}
+
+#[tokio::test]
+async fn values_of_a_mebibyte_come_back_whole_or_not_at_all() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let value = |number: u8| vec![number; cache_proto::MAX_VALUE_BYTES];
+    let mut stores = JoinSet::new();
+    for number in 0..5 {
+        let request = SetRequest { key: number.to_string(), value: value(number).into(), ttl: None };
+        let line = line.clone();
+        stores.spawn(async move { line.set(request).await });
+    }
+    for _ in 0..5 {
+        let (batch, answers) = peer.batch().await;
+        let [entry] = &batch.sets[..] else { panic!("{} entries in one batch", batch.sets.len()) };
+        assert_eq!(entry.value, value(entry.key.parse().unwrap()));
+        answers.send(Ok(right(&batch))).await.unwrap();
+    }
+    assert!(stores.join_all().await.into_iter().all(|stored| stored.is_ok()));
+
+    let hit = |number: u8| {
+        let hit = cache_proto::Hit { value: value(number).into(), ttl_remaining: None };
+        GetResponse { outcome: Some(cache_proto::get_response::Outcome::Hit(hit)) }
+    };
+    let lookup = ask(&line, "3");
+    let (batch, answers) = peer.batch().await;
+    let response = |gets| PipeResponse { batch: batch.batch, gets, set_errors: vec![] };
+    answers.send(Ok(response(vec![hit(3)]))).await.unwrap();
+    assert_eq!(lookup.await.unwrap(), Ok(hit(3)));
+
+    // More than a message may hold is not read, and is the end of the stream.
+    let lookup = ask(&line, "4");
+    let (batch, answers) = peer.batch().await;
+    let response = PipeResponse { batch: batch.batch, gets: vec![hit(4); 5], set_errors: vec![] };
+    answers.send(Ok(response)).await.unwrap();
+    assert!(matches!(lookup.await.unwrap(), Err(Unavailable::Failed(_))));
+    works_on_a_new_stream(&mut peer, &line).await;
+}
