@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -141,14 +141,25 @@ impl Link {
         end: CancellationToken,
         deadline: Instant,
     ) -> Result<Self, Unreachable> {
+        // What it has said is a better reason than that there was no time left to say it again.
+        let last = deadline.checked_sub(HEALTH_INTERVAL).unwrap_or(deadline);
+        let mut said = None;
         loop {
-            match check(channel.clone()).await {
+            let asking = check(channel.clone());
+            let answer = match said {
+                None => asking.await,
+                Some(unwell) => {
+                    timeout_at(last, asking).await.unwrap_or(Err(HealthError::NotServing(unwell)))
+                }
+            };
+            match answer {
                 Ok(()) => break,
                 Err(HealthError::Check(status)) if status.code() == Code::Unimplemented => {
                     tracing::warn!("the plugin has no health service");
                     break;
                 }
-                Err(HealthError::NotServing(_)) if Instant::now() + HEALTH_INTERVAL < deadline => {
+                Err(HealthError::NotServing(unwell)) if Instant::now() + HEALTH_INTERVAL < last => {
+                    said = Some(unwell);
                     tokio::time::sleep(HEALTH_INTERVAL).await;
                 }
                 Err(error) => return Err(Unreachable::Unwell(error)),
