@@ -13,8 +13,10 @@ pub mod http;
 pub mod load;
 pub mod log;
 mod server;
+mod skip;
 
 pub use authority::Authority;
 pub use binary::{run, run_with, start};
 pub use plugin_testkit::{process, program as binary, wait};
 pub use server::{Server, rogue};
+pub use skip::skip;
