@@ -14,13 +14,15 @@ pub mod http;
 pub mod load;
 pub mod log;
 mod server;
+mod skip;
 
-pub use authority::Authority;
 use std::time::Duration;
 
+pub use authority::Authority;
 pub use binary::{run, run_with, start};
 pub use plugin_testkit::{process, program as binary, wait};
 pub use server::{Server, rogue};
+pub use skip::skip;
 
 /// How long a test that takes long goes on: so many seconds, or `E2E_SECONDS`.
 pub fn seconds(default: u64) -> Duration {

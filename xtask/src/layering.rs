@@ -19,19 +19,21 @@ use crate::{Outcome, cargo, display};
 
 /// Crates that must not depend on others, however far away.
 const CRATES: &[(&str, &[&str])] = &[
-    ("plugin-sdk", &["cache-proto", "fib-server", "fib-cache-memory", "plugin-testkit"]),
+    ("plugin-sdk", &["cache-proto", "fib-server", "fib-cache-memory", "fib-cache-redis", "plugin-testkit"]),
     // What shares no code with the SDK does not share its mistakes.
     ("plugin-rogue", &["plugin-sdk"]),
-    ("plugin-testkit", &["cache-proto", "fib-server", "fib-cache-memory"]),
+    ("plugin-testkit", &["cache-proto", "fib-server", "fib-cache-memory", "fib-cache-redis"]),
     // mio is what tokio does I/O with: the contract itself does none.
     ("cache-proto", &["plugin-sdk", "fib-server", "hyper", "mio"]),
-    ("fib-server", &["fib-cache-memory", "plugin-testkit"]),
-    ("fib-cache-memory", &["fib-server", "plugin-testkit"]),
+    ("fib-server", &["fib-cache-memory", "fib-cache-redis", "redis", "plugin-testkit"]),
+    ("fib-cache-memory", &["fib-server", "fib-cache-redis", "plugin-testkit"]),
+    ("fib-cache-redis", &["fib-server", "fib-cache-memory", "plugin-testkit"]),
     ("rogue-plugin", &["plugin-sdk"]),
 ];
 
 /// Features of plugin-sdk that a crate must not enable: each side of a plugin is built without the other.
-const FEATURES: &[(&str, &str)] = &[("fib-server", "plugin"), ("fib-cache-memory", "host")];
+const FEATURES: &[(&str, &str)] =
+    &[("fib-server", "plugin"), ("fib-cache-memory", "host"), ("fib-cache-redis", "host")];
 
 /// Modules of plugin-sdk that must not use others.
 const MODULES: &[(&str, &[&str])] = &[

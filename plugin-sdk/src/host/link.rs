@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -148,9 +148,9 @@ impl Link {
             let check = check(channel.clone());
             let answer = match said {
                 None => check.await,
-                Some(status) => tokio::time::timeout_at(last_look, check)
-                    .await
-                    .unwrap_or(Err(HealthError::NotServing(status))),
+                Some(status) => {
+                    timeout_at(last_look, check).await.unwrap_or(Err(HealthError::NotServing(status)))
+                }
             };
             match answer {
                 Ok(()) => break,

@@ -117,7 +117,8 @@ pub(super) struct Args {
     #[arg(long, env = "FIB_PLUGIN_BACKOFF", value_name = "FROM..TO", value_parser = backoff, default_value = "100ms..30s")]
     pub(super) plugin_backoff: Backoff,
 
-    /// Starts in a row that may fail before the plugin is given up, until an operator or a new file starts it anew.
+    /// Starts in a row that may fail before the plugin is given up, until an operator or a new file starts it anew. One
+    /// that starts and says that it cannot work yet is not given up.
     #[arg(long, env = "FIB_PLUGIN_MAX_STARTS", value_name = "COUNT", default_value = "5")]
     pub(super) plugin_max_starts: NonZeroU32,
 

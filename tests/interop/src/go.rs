@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use e2e::skip;
+
 use crate::files::target_dir;
-use crate::skip::skip;
 
 /// A go-plugin to test with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,11 +13,10 @@ mod files;
 mod go;
 mod greeter;
 pub mod seen;
-mod skip;
 mod started;
 
+pub use e2e::skip;
 pub use files::binary;
 pub use go::{Go, Release};
 pub use greeter::Greeter;
-pub use skip::skip;
 pub use started::Started;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::host::{AttachError, Exit, ExitKind, LaunchError};
+use crate::host::{AttachError, Exit, ExitKind, HealthError, LaunchError};
 use crate::one_line;
 
 /// Why an instance ended, or could not be started.
@@ -54,6 +54,22 @@ impl Failure {
     #[must_use]
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Ended(exit) if exit.is_success())
+    }
+
+    /// Whether it has started as it should, and says itself that it cannot work for now.
+    pub(super) fn is_unwell(&self) -> bool {
+        let health = match self {
+            Self::Start(error) => match &**error {
+                LaunchError::Unhealthy { source, .. } => source,
+                _ => return false,
+            },
+            Self::Attach(error) => match &**error {
+                AttachError::Unhealthy { source, .. } => source,
+                _ => return false,
+            },
+            Self::Ended(_) | Self::Silent { .. } | Self::Lost => return false,
+        };
+        matches!(health, HealthError::NotServing(_))
     }
 
     /// How its process ended, if there was one.

@@ -4,6 +4,7 @@
 //! ```text
 //!  Starting ──started──▶ Running ──ended──▶ Starting (after a stable run) or BackingOff
 //!     └──failed──▶ BackingOff ──timer──▶ Starting
+//!     └──unwell──▶ BackingOff, however often
 //!     └──failed too often, or for good──▶ GaveUp ──operator, changed file──▶ Starting
 //!  Starting, Running ──order──▶ Stopping ──gone──▶ Starting, Stopped or Disabled
 //! ```
@@ -49,6 +50,8 @@ pub(super) enum Input {
     Started,
     /// It does not; `permanent` if another start is bound to fail in the same way.
     StartFailed { permanent: bool },
+    /// It does not, though it has started as it should: it says itself that it cannot work for now.
+    StartedUnwell,
     /// The instance that was running has ended, or was killed for not answering.
     Ended { success: bool },
     /// What was being ended has ended.
@@ -112,7 +115,7 @@ pub(super) struct Disabled;
 pub(super) struct Machine {
     policy: RestartPolicy,
     phase: Phase,
-    /// Starts in a row that did not get the plugin to serve.
+    /// Starts in a row that did not get the plugin to serve, or to say that it cannot yet.
     barren: u32,
     /// Delays in a row, since the last stable run.
     attempts: u32,
@@ -154,6 +157,7 @@ impl Machine {
                 Act::Nothing
             }
             (Phase::Starting, Input::StartFailed { permanent }) => self.start_failed(permanent, now, roll),
+            (Phase::Starting, Input::StartedUnwell) => self.started_unwell(now, roll),
             (Phase::Running { since }, Input::Ended { success }) => self.ended(since, success, now, roll),
             (Phase::Running { .. }, Input::Idle) => self.end(Then::Rest(StopReason::Idle)),
             (Phase::Running { .. }, Input::Swapped) => self.rest(Phase::Running { since: now }),
@@ -220,6 +224,15 @@ impl Machine {
             return self.rest(Phase::GaveUp(GiveUpReason::NeverServed { starts: self.barren }));
         }
         self.again(When::Later, now, roll)
+    }
+
+    /// Never hopeless: what it waits for may come back at any time. That it can be started is shown.
+    fn started_unwell(&mut self, now: Instant, roll: f64) -> Act {
+        self.barren = 0;
+        match self.policy.restart {
+            Restart::Never => self.rest(Phase::Stopped(StopReason::Policy)),
+            Restart::OnFailure | Restart::Always => self.again(When::Later, now, roll),
+        }
     }
 
     fn ended(&mut self, since: Instant, success: bool, now: Instant, roll: f64) -> Act {
@@ -386,6 +399,21 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_that_says_it_cannot_work_yet_is_started_for_as_long_as_it_takes() {
+        let (mut machine, mut now) = machine(RestartPolicy::default());
+        for attempt in 0..100 {
+            // Now and then it does not even get to say so.
+            let input = if attempt % 5 == 0 { FAILED } else { Input::StartedUnwell };
+            assert_eq!(step(&mut machine, input, now), Act::Nothing);
+            assert!(machine.timer().is_some_and(|retry_at| retry_at <= now + Duration::from_secs(30)));
+            now += Duration::from_secs(30);
+            assert_eq!(step(&mut machine, Input::Timer, now), Act::Start);
+        }
+        assert_eq!(step(&mut machine, STARTED, now), Act::Nothing);
+        assert!(matches!(machine.phase(), Phase::Running { .. }));
+    }
+
+    #[test]
     fn policies_differ_in_what_they_start_again() {
         for (restart, success, again) in [
             (Restart::Never, false, false),
@@ -443,6 +471,7 @@ mod tests {
             8 => Just(Input::Started),
             4 => Just(Input::StartFailed { permanent: false }),
             1 => Just(Input::StartFailed { permanent: true }),
+            2 => Just(Input::StartedUnwell),
             8 => any::<bool>().prop_map(|success| Input::Ended { success }),
             4 => Just(Input::Gone),
             1 => Just(Input::Swapped),
@@ -505,7 +534,7 @@ mod tests {
                 now += Duration::from_millis(millis);
                 // What cannot happen to what there is does not.
                 let possible = match input {
-                    Input::Started | Input::StartFailed { .. } => alive == Alive::Starting,
+                    Input::Started | Input::StartFailed { .. } | Input::StartedUnwell => alive == Alive::Starting,
                     Input::Ended { .. } | Input::Idle | Input::Swapped | Input::Replaced => alive == Alive::Running,
                     Input::Gone => alive == Alive::Ending,
                     _ => true,
@@ -518,6 +547,7 @@ mod tests {
                 match input {
                     Input::Started => { alive = Alive::Running; barren = 0 }
                     Input::StartFailed { .. } => { alive = Alive::Nothing; barren += 1 }
+                    Input::StartedUnwell => { alive = Alive::Nothing; barren = 0 }
                     Input::Ended { .. } | Input::Gone => alive = Alive::Nothing,
                     Input::Replaced => alive = Alive::Starting,
                     _ => {}

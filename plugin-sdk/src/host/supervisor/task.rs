@@ -352,11 +352,14 @@ impl Task {
                             EventKind::StartFailed { failure: failure.clone() },
                         );
                         self.report_failed_start(number, &failure, oom_kills);
-                        let permanent = failure.is_permanent();
+                        let input = match failure.is_unwell() {
+                            true => Input::StartedUnwell,
+                            false => Input::StartFailed { permanent: failure.is_permanent() },
+                        };
                         self.remember(failure.clone());
                         self.woken = false;
                         self.answer(Goal::Serving, || Err(OrderError::NotStarted(failure.clone())));
-                        let _ = self.step(Input::StartFailed { permanent });
+                        let _ = self.step(input);
                     }
                     // Nobody cancels a start but `end`, which has taken it out of `work`.
                     Err(NotStarted::Cancelled) => {}

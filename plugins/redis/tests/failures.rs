@@ -1,0 +1,215 @@
+//! What becomes of calls and of the plugin's health when Redis fails in each of its ways. Whatever it is, the plugin says
+//! that it does not serve, answers calls in time all the same, and serves again by itself.
+
+mod support;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use cache_contract::{Plugin, entry, get, value};
+use redis::Value;
+use rustix::process::Signal;
+use support::{PROGRAM, Redis, free_port};
+use tonic::{Code, Status};
+
+/// The status of a call that must fail.
+async fn failure(plugin: &Plugin) -> Status {
+    plugin.get("k").await.expect_err("Redis is away")
+}
+
+async fn store(plugin: &Plugin) {
+    plugin.set(entry("k", "v", None)).await.expect("Redis is there");
+    assert_eq!(get(plugin, "k").await.as_deref(), Some(&b"v"[..]));
+}
+
+#[tokio::test]
+async fn killed_and_restarted() {
+    let Some(mut redis) = Redis::start("killed_and_restarted") else { return };
+    let plugin = redis.plugin(&[]).await;
+    for _ in 0..3 {
+        store(&plugin).await;
+        redis.kill();
+        plugin.until_serving(false).await;
+        assert_eq!(failure(&plugin).await.code(), Code::Unavailable);
+        redis.up();
+        plugin.until_serving(true).await;
+        assert_eq!(get(&plugin, "k").await, None, "it has kept nothing");
+    }
+    store(&plugin).await;
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn a_call_under_way_fails_when_redis_is_killed() {
+    let Some(mut redis) = Redis::start("a_call_under_way_fails_when_redis_is_killed") else { return };
+    let plugin = redis.plugin(&["--timeout=1h"]).await;
+    redis.signal(Signal::STOP);
+    let (status, ()) = tokio::join!(failure(&plugin), async {
+        tokio::task::yield_now().await;
+        redis.kill();
+    });
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn stopped_and_continued() {
+    let Some(redis) = Redis::start("stopped_and_continued") else { return };
+    let plugin = redis.plugin(&["--timeout=300ms", "--connect-timeout=300ms"]).await;
+    // On a busy machine it is not always in time.
+    plugin_testkit::until("an entry", async || plugin.set(entry("k", "v", None)).await.is_ok()).await;
+    redis.signal(Signal::STOP);
+    let begun = Instant::now();
+    let status = failure(&plugin).await;
+    assert!([Code::DeadlineExceeded, Code::Unavailable].contains(&status.code()), "{status:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    plugin.until_serving(false).await;
+    // With the connection gone, nobody waits any more.
+    let status = failure(&plugin).await;
+    assert!([Code::DeadlineExceeded, Code::Unavailable].contains(&status.code()), "{status:?}");
+    redis.signal(Signal::CONT);
+    plugin.until_serving(true).await;
+    plugin_testkit::until("the entry", async || {
+        plugin.get("k").await.is_ok_and(|found| value(found).as_deref() == Some(b"v"))
+    })
+    .await;
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn loading() {
+    let Some(mut redis) = Redis::start("loading") else { return };
+    let plugin = redis.plugin(&[]).await;
+    let entries = (0..2000).map(|n| entry(&n.to_string(), vec![b'x'; 200], None)).collect();
+    plugin.set_many(entries).await.expect("Redis is there");
+    let _: Value = redis.command(&["SAVE"]);
+    redis.kill();
+    // A hundredth of a second for each entry, and others are served in between.
+    redis.args(&["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"]);
+    redis.launch();
+    plugin_testkit::until("the plugin to say what Redis does", async || {
+        plugin.log().contains("Redis is loading its data")
+    })
+    .await;
+    assert!(!plugin.serves().await);
+    let status = failure(&plugin).await;
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "Redis is loading its data"));
+    let _: Value = redis.command(&["CONFIG", "SET", "key-load-delay", "0"]);
+    plugin.until_serving(true).await;
+    assert_eq!(get(&plugin, "1999").await, Some(vec![b'x'; 200]));
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn a_replica_is_read_and_takes_nothing_until_it_is_the_primary() {
+    const TEST: &str = "a_replica_is_read_and_takes_nothing_until_it_is_the_primary";
+    let (Some(mut primary), Some(redis)) = (Redis::down(TEST), Redis::start(TEST)) else { return };
+    let port = free_port();
+    primary.args(&["--port", &port, "--repl-diskless-sync-delay", "0"]);
+    primary.up();
+    let plugin = redis.plugin(&[]).await;
+    let _: Value = redis.command(&["REPLICAOF", "127.0.0.1", &port]);
+    let other = primary.plugin(&[]).await;
+    store(&other).await;
+    plugin_testkit::until("the entry to reach the replica", async || get(&plugin, "k").await.is_some()).await;
+
+    // The connection is replaced in between, which nobody notices.
+    for _ in 0..200 {
+        let status = plugin.set(entry("k", "new", None)).await.expect_err("it is read-only");
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::FailedPrecondition, "Redis is a read-only replica")
+        );
+        assert!(plugin.get("k").await.is_ok());
+    }
+    assert_eq!(
+        plugin.delete(vec!["k".into()]).await.expect_err("it is read-only").code(),
+        Code::FailedPrecondition
+    );
+    assert_eq!(plugin.flush().await.expect_err("it is read-only").code(), Code::FailedPrecondition);
+    plugin_testkit::until("it to be told", async || plugin.log().contains("nothing new is cached")).await;
+    assert_eq!(get(&plugin, "k").await.as_deref(), Some(&b"v"[..]));
+    assert!(plugin.serves().await);
+
+    let _: Value = redis.command(&["REPLICAOF", "NO", "ONE"]);
+    plugin.set(entry("k", "new", None)).await.expect("it is the primary");
+    plugin.end().await;
+    other.end().await;
+}
+
+#[tokio::test]
+async fn user_locked_out() {
+    let Some(redis) = Redis::start("user_locked_out") else { return };
+    let file = redis.directory().join("url");
+    let write = |password: &str| {
+        fs::write(&file, format!("{}?pass={password}\n", redis.url())).expect("a file can be written");
+    };
+    write("hunter2");
+    let _: Value = redis.command(&["CONFIG", "SET", "requirepass", "hunter2"]);
+    let plugin = Plugin::start(PROGRAM, [&*format!("--url-file={}", file.display()), "--timeout=30s"]).await;
+    store(&plugin).await;
+
+    let mut operator = redis.connection_as("hunter2").expect("it is the password");
+    for command in [&["CONFIG", "SET", "requirepass", "hunter3"][..], &["CLIENT", "KILL", "TYPE", "normal"]] {
+        let _: Value =
+            redis::cmd(command[0]).arg(&command[1..]).query(&mut operator).expect("Redis is there");
+    }
+    plugin.until_serving(false).await;
+    plugin_testkit::until("the plugin to say why", async || plugin.log().contains("user or the password"))
+        .await;
+    let status = failure(&plugin).await;
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+
+    write("hunter3");
+    plugin.until_serving(true).await;
+    assert_eq!(get(&plugin, "k").await.as_deref(), Some(&b"v"[..]));
+    assert!(!plugin.log().contains("hunter"), "{}", plugin.log());
+    assert!(!status.message().contains("hunter"), "{status:?}");
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn user_without_permission() {
+    let Some(redis) = Redis::start("user_without_permission") else { return };
+    let _: Value =
+        redis.command(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~fib:*", "+mget", "+pttl", "+eval"]);
+    let url = format!("--url={}?user=reader&pass=hunter2", redis.url());
+    let plugin = Plugin::start(PROGRAM, [&*url, "--timeout=30s"]).await;
+    assert_eq!(get(&plugin, "k").await, None);
+    let status = plugin.set(entry("k", "secret", None)).await.expect_err("it is not permitted");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert!(!status.message().contains("secret"), "{status:?}");
+    assert!(plugin.serves().await);
+    assert!(!plugin.log().contains("hunter2"), "{}", plugin.log());
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn full() {
+    let Some(redis) = Redis::start("full") else { return };
+    let plugin = redis.plugin(&[]).await;
+    store(&plugin).await;
+    let _: Value = redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let _: Value = redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    plugin.set(entry("k", "new", None)).await.expect("a full cache is no error");
+    assert_eq!(get(&plugin, "k").await, None, "and it does not keep what was replaced");
+    assert!(plugin.serves().await);
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn down_at_the_start() {
+    let Some(mut redis) = Redis::down("down_at_the_start") else { return };
+    let url = format!("--url={}", redis.url());
+    let (plugin, ()) = tokio::join!(Plugin::start(PROGRAM, [&*url, "--timeout=30s"]), async {
+        tokio::task::yield_now().await;
+        redis.up();
+    });
+    store(&plugin).await;
+    plugin.end().await;
+
+    redis.kill();
+    let error = Plugin::try_start(PROGRAM, [url], Duration::from_secs(4)).await;
+    let error = plugin_sdk::one_line(&error.err().expect("Redis is down")).to_string();
+    assert!(error.contains("NOT_SERVING") && error.contains("Redis"), "{error}");
+}
