@@ -76,6 +76,8 @@ async fn describe(plugin: &PluginHandle, cache: &Cache) -> Value {
     let stats = match cache {
         Cache::Remote(remote) => show_stats(remote.stats().await),
         Cache::NoOp => Value::Null,
+        #[cfg(feature = "in-process")]
+        Cache::InProcess(_) => Value::Null,
     };
     let status = plugin.status().borrow().clone();
     json!({
