@@ -28,6 +28,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("fib-server", &["fib-cache-memory", "plugin-testkit"]),
     ("fib-cache-memory", &["fib-server", "plugin-testkit"]),
     ("rogue-plugin", &["plugin-sdk"]),
+    // It sees servers from outside, and what it links is not measured.
+    ("bench", &["plugin-sdk", "fib-server", "cache-proto"]),
 ];
 
 /// Features of plugin-sdk that a crate must not enable: each side of a plugin is built without the other.
