@@ -152,12 +152,21 @@ struct Backend {
 
 impl Backend {
     fn start(config: Option<CacheConfig>) -> Self {
-        let Some(config) = config else {
-            warn!("no cache plugin configured, using the no-op cache");
-            return Self { plugin: None, cache: Cache::NoOp };
-        };
+        let Some(config) = config else { return Self { plugin: None, cache: without_plugin() } };
         let plugin = config.supervisor.clone().start();
         let cache = Cache::Remote(Arc::new(RemoteCache::new(plugin.channel(), &config)));
         Self { plugin: Some(plugin), cache }
     }
+}
+
+#[cfg(not(feature = "in-process"))]
+fn without_plugin() -> Cache {
+    warn!("no cache plugin configured, using the no-op cache");
+    Cache::NoOp
+}
+
+#[cfg(feature = "in-process")]
+fn without_plugin() -> Cache {
+    warn!("built to be measured: no cache plugin configured, using the memory of this process");
+    Cache::InProcess(crate::cache::InProcess::new())
 }

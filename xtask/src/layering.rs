@@ -29,6 +29,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("fib-cache-memory", &["fib-server", "fib-cache-redis", "plugin-testkit"]),
     ("fib-cache-redis", &["fib-server", "fib-cache-memory", "plugin-testkit"]),
     ("rogue-plugin", &["plugin-sdk"]),
+    // It sees servers from outside, and what it links is not measured.
+    ("bench", &["plugin-sdk", "fib-server", "cache-proto"]),
 ];
 
 /// Features of plugin-sdk that a crate must not enable: each side of a plugin is built without the other.

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+mod bench;
 mod check;
 mod codegen;
 mod conformance;
@@ -26,6 +27,7 @@ usage: cargo xtask <task>
 
   run [-- flags]     build, then start fib-server with the cache plugin `memory`; flags go to the server
   test [filter]      build everything, then run all tests, or those whose name contains the filter
+  bench [-- flags]   build as released, then measure fib-server beside servers in Go; `-- --help` lists the flags
   check              formatting, lints, documentation, features, layering, generated code, licences
   codegen [--check]  make the Rust code from the .proto files anew; --check only compares
   conformance [--check]
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ["run", "--", flags @ ..] | ["run", flags @ ..] => run::run(&root, flags),
         ["test"] => test::run(&root, None),
         ["test", filter] if !filter.starts_with('-') => test::run(&root, Some(filter)),
+        ["bench", "--", flags @ ..] | ["bench", flags @ ..] => bench::run(&root, flags),
         ["check"] => check::run(&root),
         ["codegen"] => codegen::run(&root, false),
         ["codegen", "--check"] => codegen::run(&root, true),

@@ -38,7 +38,7 @@ pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
 }
 
 /// Cargo's target folder, wherever it was told to be: this program is in `<target>/debug`.
-fn target() -> Result<PathBuf, String> {
+pub(crate) fn target() -> Result<PathBuf, String> {
     let program =
         std::env::current_exe().map_err(|error| format!("this program cannot be found: {error}"))?;
     let target = program.parent().and_then(Path::parent).map(Path::to_path_buf);

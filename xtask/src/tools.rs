@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 /// A program that may be missing.
 pub(crate) struct Tool {
     pub(crate) name: &'static str,
+    /// The argument with which it says its version and no more.
+    asked: &'static str,
     /// What is skipped without it.
     pub(crate) used_for: &'static str,
     task: Task,
@@ -13,15 +15,25 @@ pub(crate) struct Tool {
 /// The task that wants a tool.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
+    Bench,
     Check,
     Test,
 }
 
-const TOOLS: &[Tool] = &[Tool {
-    name: "cargo-deny",
-    used_for: "licences, sources and duplicates of dependencies",
-    task: Task::Check,
-}];
+const TOOLS: &[Tool] = &[
+    Tool {
+        name: "cargo-deny",
+        asked: "--version",
+        used_for: "licences, sources and duplicates of dependencies",
+        task: Task::Check,
+    },
+    Tool {
+        name: "go",
+        asked: "version",
+        used_for: "servers and a plugin in Go to compare with",
+        task: Task::Bench,
+    },
+];
 
 /// The tools for `task` that are not installed.
 pub(crate) fn missing(task: Task) -> impl Iterator<Item = &'static Tool> {
@@ -31,7 +43,7 @@ pub(crate) fn missing(task: Task) -> impl Iterator<Item = &'static Tool> {
 impl Tool {
     fn is_installed(&self) -> bool {
         let version =
-            Command::new(self.name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            Command::new(self.name).arg(self.asked).stdout(Stdio::null()).stderr(Stdio::null()).status();
         version.is_ok_and(|status| status.success())
     }
 }

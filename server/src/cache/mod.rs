@@ -3,6 +3,8 @@
 //!
 //! The key of a number is its canonical decimal form, its value is F(n) in decimal.
 
+#[cfg(feature = "in-process")]
+mod in_process;
 mod line;
 mod remote;
 
@@ -11,6 +13,8 @@ use std::{sync::Arc, time::Duration};
 use plugin_sdk::{MagicCookie, host::Contract};
 use tracing::debug;
 
+#[cfg(feature = "in-process")]
+pub use self::in_process::InProcess;
 pub use self::remote::{RemoteCache, StatsAnswer, Unavailable};
 use crate::fib::FibIndex;
 
@@ -27,6 +31,9 @@ pub enum Cache {
     NoOp,
     /// A plugin, whichever instance of it serves.
     Remote(Arc<RemoteCache>),
+    /// This process's own memory, for `cargo xtask bench` to compare with.
+    #[cfg(feature = "in-process")]
+    InProcess(InProcess),
 }
 
 /// What the cache says about a number.
@@ -62,8 +69,12 @@ pub enum Miss {
 impl Cache {
     /// Asks for F(n). Ends within the timeout of the cache.
     pub async fn get(&self, n: FibIndex) -> Lookup {
-        let Self::Remote(remote) = self else { return Lookup::Miss(Miss::NoPlugin) };
-        let lookup = remote.get(n).await;
+        let lookup = match self {
+            Self::NoOp => return Lookup::Miss(Miss::NoPlugin),
+            Self::Remote(remote) => remote.get(n).await,
+            #[cfg(feature = "in-process")]
+            Self::InProcess(cache) => cache.get(n),
+        };
         match lookup {
             Lookup::Hit { .. } => debug!(n = n.get(), "cache hit"),
             Lookup::Miss(reason) => debug!(n = n.get(), ?reason, "cache miss"),
@@ -73,9 +84,15 @@ impl Cache {
 
     /// Stores F(n), if that is possible. Ends within the timeout of the cache.
     pub async fn set(&self, n: FibIndex, value: u64) {
-        let Self::Remote(remote) = self else { return };
-        if let Err(reason) = remote.set(n, value).await {
-            debug!(n = n.get(), ?reason, "cache set failed");
+        match self {
+            Self::NoOp => {}
+            Self::Remote(remote) => {
+                if let Err(reason) = remote.set(n, value).await {
+                    debug!(n = n.get(), ?reason, "cache set failed");
+                }
+            }
+            #[cfg(feature = "in-process")]
+            Self::InProcess(cache) => cache.set(n, value),
         }
     }
 

@@ -1,0 +1,200 @@
+//! The tables, in Markdown, so that they can be shown as they are.
+
+use std::fmt::{self, Write};
+use std::fs;
+
+use crate::moment::{Moments, Recovery};
+use crate::rate::{Figures, METRICS, Series};
+use crate::row::Row;
+use crate::spread::Spread;
+
+/// What the others are compared with.
+pub(crate) const BASES: [(&str, Row); 3] = [("A", Row::GoSo), ("B", Row::GoPlugin), ("C", Row::InProcess)];
+
+/// The machine and the time, for whoever reads the figures later.
+pub(crate) fn heading(rounds: usize, seconds: f64) -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!(
+        "{cores} x {}, Linux {}; {rounds} rounds of {seconds} s.\n\
+         Figures are medians over the rounds. Ratios are taken within each round: median (least-most).\n\
+         A round in which fewer than 99.9 % of a row's answers were hits, or its plugin was started again, does not count\n\
+         for that row.\n\
+         A is \"{}\", B \"{}\", C \"{}\".\n",
+        model.unwrap_or("unknown processor"),
+        kernel.trim(),
+        BASES[0].1.name(),
+        BASES[1].1.name(),
+        BASES[2].1.name(),
+    )
+}
+
+/// One table for each load.
+pub(crate) fn rates(all: &[Series]) -> String {
+    let mut text = String::new();
+    for series in all {
+        write_series(&mut text, series).expect("a String takes everything");
+    }
+    text
+}
+
+fn write_series(text: &mut String, series: &Series) -> fmt::Result {
+    let keys = format!("{:?}", series.keys).to_lowercase();
+    let connections = series.connections;
+    writeln!(
+        text,
+        "\n### {keys} keys, {connections} connection{}\n",
+        if connections == 1 { "" } else { "s" }
+    )?;
+    if let Some(disturbed) = Spread::of(series.disturbed.iter().map(|share| 100.0 * share)) {
+        let Spread { median, least, most } = disturbed;
+        writeln!(text, "Others had {median:.0} % ({least:.0}-{most:.0}) of the processors meanwhile.\n")?;
+    }
+    let [rate, p50, p99, cpu] = METRICS;
+    writeln!(
+        text,
+        "| | req/s | x A | x B | x C | p50 us | p99 us | p99 x A | CPU us/req | CPU x A | hits % |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    )?;
+    for figures in &series.rows {
+        let row = figures.row;
+        let median = |metric: crate::rate::Metric| {
+            Spread::of((metric.of)(figures).iter().copied())
+                .map_or_else(none, |spread| format!("{:.0}", spread.median))
+        };
+        let ratio = |metric, to| {
+            series.ratio(metric, row, to).filter(|_| row != to).map_or_else(none, |spread| spread.to_string())
+        };
+        let [a, b, c] = BASES.map(|(_, base)| base);
+        let hits = hits(figures);
+        let cpu_us = Spread::of((cpu.of)(figures).iter().copied());
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {hits} |",
+            row.name(),
+            median(rate),
+            ratio(rate, a),
+            ratio(rate, b),
+            ratio(rate, c),
+            median(p50),
+            median(p99),
+            ratio(p99, a),
+            cpu_us.map_or_else(none, |spread| format!("{:.1}", spread.median)),
+            ratio(cpu, a),
+        )?;
+    }
+    Ok(())
+}
+
+/// The table of what happens once.
+pub(crate) fn moments(all: &[Moments], herd: u8, abandoned: u8) -> String {
+    let mut text = format!(
+        "\n### Once\n\n\
+         Start: from `exec` to the first answer, and to the first one out of the cache. Herd: 64 clients ask for F({herd}) at once.\n\
+         Left: processor time spent on F({abandoned}) after its only client has left. Killed: from SIGKILL for the plugin, with 8 clients,\n\
+         to 90 % of the rate, out of the cache; every answer until then was 200.\n\n\
+         | | first answer ms | first hit ms | RSS MiB | herd s | herd CPU s | left CPU s | killed ms |\n|---|---|---|---|---|---|---|---|\n"
+    );
+    for moments in all {
+        let spread = |spread: Option<Spread>| {
+            spread.map_or_else(none, |Spread { median, least, most }| {
+                format!("{median:.1} ({least:.1}-{most:.1})")
+            })
+        };
+        let killed = match moments.killed {
+            None => none(),
+            Some(Recovery::After(millis)) => format!("{millis:.0}"),
+            Some(Recovery::Never) => "never".to_owned(),
+        };
+        writeln!(
+            text,
+            "| {} | {} | {} | {:.1} | {:.2} | {:.2} | {:.2} | {killed} |",
+            moments.row.name(),
+            spread(moments.first_answer_ms),
+            spread(moments.first_hit_ms),
+            moments.resident_mib,
+            moments.herd_s,
+            moments.herd_cpu_s,
+            moments.abandoned_cpu_s,
+        )
+        .expect("a String takes everything");
+    }
+    text
+}
+
+/// The share of hits, and how many rounds count if not all do.
+fn hits(figures: &Figures) -> String {
+    let shares = figures.hits.iter().map(|share| 100.0 * share);
+    let Some(Spread { median, least, most }) = Spread::of(shares) else { return none() };
+    let all = figures.hits.len();
+    let counted = figures.per_second.iter().filter(|figure| figure.is_finite()).count();
+    let partly = if counted < all { format!(", {counted} of {all} rounds count") } else { String::new() };
+    format!("{median:.1} ({least:.1}-{most:.1}){partly}")
+}
+
+fn none() -> String {
+    "-".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Keys;
+
+    fn figures(row: Row, factor: f64) -> Figures {
+        let rounds = |figure: f64| vec![figure * factor, 2.0 * figure * factor, 3.0 * figure * factor];
+        Figures {
+            row,
+            per_second: rounds(100.0),
+            p50_us: rounds(1.0),
+            p99_us: rounds(9.0),
+            cpu_us: rounds(5.0),
+            hits: vec![1.0; 3],
+        }
+    }
+
+    #[test]
+    fn a_row_without_its_base_has_no_ratio_and_a_base_none_to_itself() {
+        let rows = vec![figures(Row::GoSo, 1.0), figures(Row::Memory, 2.0)];
+        let text = rates(&[Series { keys: Keys::Hot, connections: 64, rows, disturbed: vec![0.1, 0.3] }]);
+        let expected = "
+### hot keys, 64 connections
+
+Others had 20 % (10-30) of the processors meanwhile.
+
+| | req/s | x A | x B | x C | p50 us | p99 us | p99 x A | CPU us/req | CPU x A | hits % |
+|---|---|---|---|---|---|---|---|---|---|---|
+| Go, in-process .so | 200 | - | - | - | 2 | 18 | - | 10.0 | - | 100.0 (100.0-100.0) |
+| ours, memory | 400 | 2.00 (2.00-2.00) | - | - | 4 | 36 | 2.00 (2.00-2.00) | 20.0 | 2.00 (2.00-2.00) | 100.0 (100.0-100.0) |
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn rounds_that_do_not_count_are_told() {
+        let mut figures = figures(Row::Memory, 1.0);
+        figures.per_second[1] = f64::NAN;
+        figures.hits[1] = 0.25;
+        assert_eq!(hits(&figures), "100.0 (25.0-100.0), 2 of 3 rounds count");
+    }
+
+    #[test]
+    fn a_plugin_that_never_comes_back_is_called_that() {
+        let moments = Moments {
+            row: Row::GoPlugin,
+            first_answer_ms: Spread::of([1.0, 2.0, 3.0]),
+            first_hit_ms: None,
+            resident_mib: 28.84,
+            herd_cpu_s: 18.1,
+            herd_s: 9.13,
+            abandoned_cpu_s: 4.8,
+            killed: Some(Recovery::Never),
+        };
+        let text = super::moments(&[moments], 38, 44);
+        let last = text.lines().last().unwrap();
+        assert_eq!(last, "| Go, go-plugin | 2.0 (1.0-3.0) | - | 28.8 | 9.13 | 18.10 | 4.80 | never |");
+    }
+}
