@@ -275,6 +275,25 @@ async fn stranger(python: &Python, security: Security) {
     assert!(plugin.shutdown().await.is_success());
 }
 
+/// fib-server and a plugin that has Get and Set only, on a gRPC library that says of itself that it lacks the rest.
+#[test]
+fn cache_with_the_mandatory_methods_alone_serves_fib_server() {
+    let Some(python) = Python::get("python_plugin::cache_with_the_mandatory_methods_alone_serves_fib_server")
+    else {
+        return;
+    };
+    let server = e2e::Server::start_with_plugin([
+        format!("--cache-plugin-path={}", python.interpreter.display()),
+        format!("--cache-plugin-arg={}", source("cache_plugin.py").display()),
+        "--cache-timeout=10s".to_owned(),
+    ]);
+    let load = e2e::load::Load::start(server.address(), 16);
+    wait_until("answers", || load.answered() > 200);
+    assert_eq!(load.stop(), Vec::<String>::new());
+    assert_eq!(server.wait_for_hit(20).text(), "{\"result\":6765}\n");
+    assert_eq!(server.plugin()["stats"], "unsupported");
+}
+
 /// What the manual says of go-plugin's hosts: all of it works, but that a P-521 certificate cannot be verified, and so
 /// the host cannot be dialled with AutoMTLS.
 mod go_host {

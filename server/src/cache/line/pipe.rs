@@ -34,9 +34,11 @@ pub(super) struct Pipe {
 
 enum Answers {
     /// The head of the answer is not here yet, and may come together with the first batch's.
-    Opening(Pin<Box<dyn Future<Output = Result<Response<Streaming<PipeResponse>>, Status>> + Send>>),
-    Open(Streaming<PipeResponse>),
+    Opening(Pin<Box<dyn Future<Output = Opened> + Send>>),
+    Open(Box<Streaming<PipeResponse>>),
 }
+
+type Opened = Result<Response<Streaming<PipeResponse>>, Status>;
 
 /// What happens on a stream.
 pub(super) enum Happened {
@@ -150,7 +152,7 @@ impl Answers {
         loop {
             match self {
                 Self::Opening(opening) => match opening.as_mut().await {
-                    Ok(response) => *self = Self::Open(response.into_inner()),
+                    Ok(response) => *self = Self::Open(Box::new(response.into_inner())),
                     Err(status) => return Happened::Ended(Some(status)),
                 },
                 Self::Open(answers) => {
