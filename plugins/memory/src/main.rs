@@ -20,7 +20,7 @@
 //!
 //! 1. **The contract**: which service the host calls and what its methods promise. For a cache it is written down in
 //!    `proto/cache/v1/cache.proto`, and the crate `cache-proto` has it in Rust: the trait [`Cache`](cache_proto::Cache)
-//!    for authors, the service that [`CacheService`](cache_proto::CacheService) makes of it, magic cookie, version.
+//!    for authors, the service that [`CacheService`] makes of it, magic cookie, version.
 //!    What breaks a limit never reaches the trait, and batches and streams are taken apart before it.
 //! 2. **The cache**: a type that implements the trait. Here it is [`service::MemoryCache`], in front of [`cache`], which
 //!    stores.

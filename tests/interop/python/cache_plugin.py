@@ -7,6 +7,9 @@ import sys
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
+# Nothing is written beside the sources.
+sys.dont_write_bytecode = True
+
 import sample_plugin
 
 # What of the contract's messages is needed; unknown fields are skipped.
