@@ -11,12 +11,11 @@
 
 mod files;
 mod go;
-mod greeter;
 pub mod seen;
 mod started;
 
 pub use e2e::skip;
 pub use files::binary;
 pub use go::{Go, Release};
-pub use greeter::Greeter;
+pub use sample_plugin::Greeter;
 pub use started::Started;
