@@ -31,7 +31,7 @@ const WARM_UP_LIMIT: Duration = Duration::from_secs(10);
 /// Where a swap is.
 pub(super) enum Swapping {
     No,
-    Starting(Candidate),
+    Starting(Begun),
     WarmingUp {
         candidate: Candidate,
         warming_up: Pin<Box<dyn Future<Output = Result<(), String>> + Send>>,
@@ -53,21 +53,27 @@ pub(super) enum Swapping {
     },
 }
 
+/// The start of an instance that is to take over.
+pub(super) struct Begun {
+    pub(super) starting: Starting,
+    pub(super) source: Source,
+    pub(super) number: u64,
+    pub(super) begun: Instant,
+    pub(super) oom_kills: OomKills,
+    pub(super) reply: Option<Reply>,
+}
+
 /// An instance that is to take over.
-pub(super) enum Candidate {
-    Starting {
-        starting: Starting,
-        source: Source,
-        number: u64,
-        begun: Instant,
-        oom_kills: OomKills,
-        reply: Option<Reply>,
-    },
-    Settling {
-        instance: Box<Instance>,
-        source: Source,
-        reply: Option<Reply>,
-    },
+pub(super) struct Candidate {
+    pub(super) instance: Box<Instance>,
+    pub(super) source: Source,
+    pub(super) reply: Option<Reply>,
+}
+
+/// What can take the place of an instance that has just ended.
+pub(super) enum Successor {
+    Begun(Begun),
+    Ready(Candidate),
 }
 
 /// What happened to a swap.
@@ -87,14 +93,13 @@ impl Swapping {
     /// Waits for the next thing to happen. Cancel safe.
     pub(super) async fn next(&mut self) -> Happened {
         match self {
-            Self::Starting(Candidate::Starting { starting, .. }) => {
-                Happened::Started(starting.outcome().await)
-            }
+            Self::No => std::future::pending().await,
+            Self::Starting(begun) => Happened::Started(begun.starting.outcome().await),
             Self::WarmingUp { warming_up, .. } => Happened::WarmedUp(warming_up.as_mut().await),
-            Self::Settling { candidate: Candidate::Settling { instance, .. }, until } => {
+            Self::Settling { candidate, until } => {
                 tokio::select! {
                     biased;
-                    happened = instance.next() => Happened::Instance(happened),
+                    happened = candidate.instance.next() => Happened::Instance(happened),
                     () = tokio::time::sleep_until(*until) => Happened::Settled,
                 }
             }
@@ -103,32 +108,17 @@ impl Swapping {
                 Happened::Abandoned
             }
             Self::Draining { draining, .. } => Happened::Drained { open_calls: draining.as_mut().await },
-            Self::No | Self::Starting(_) | Self::Settling { .. } => std::future::pending().await,
         }
     }
 
-    /// The instance that can take the place of one that has just ended.
-    pub(super) fn into_successor(self) -> Result<Candidate, Self> {
+    /// What can take the place of an instance that has just ended.
+    pub(super) fn into_successor(self) -> Result<Successor, Self> {
         match self {
-            Self::Starting(candidate)
-            | Self::WarmingUp { candidate, .. }
-            | Self::Settling { candidate, .. } => Ok(candidate),
+            Self::Starting(begun) => Ok(Successor::Begun(begun)),
+            Self::WarmingUp { candidate, .. } | Self::Settling { candidate, .. } => {
+                Ok(Successor::Ready(candidate))
+            }
             other => Err(other),
-        }
-    }
-}
-
-impl Candidate {
-    async fn end(self) {
-        match self {
-            Self::Starting { starting, .. } => starting.give_up().await,
-            Self::Settling { instance, .. } => _ = instance.plugin.shutdown().await,
-        }
-    }
-
-    fn take_reply(&mut self) -> Option<Reply> {
-        match self {
-            Self::Starting { reply, .. } | Self::Settling { reply, .. } => reply.take(),
         }
     }
 }
@@ -136,20 +126,17 @@ impl Candidate {
 impl Task {
     pub(super) fn begin_swap(&self, source: Source, number: u64, reply: Option<Reply>) -> Swapping {
         let (starting, begun, oom_kills) = (source.start(), Instant::now(), OomKills::now());
-        Swapping::Starting(Candidate::Starting { starting, source, number, begun, oom_kills, reply })
+        Swapping::Starting(Begun { starting, source, number, begun, oom_kills, reply })
     }
 
     pub(super) fn swapped(&mut self, happened: Happened) {
         let swapping = std::mem::replace(&mut self.swapping, Swapping::No);
         let next = match (swapping, happened) {
-            (
-                Swapping::Starting(Candidate::Starting { source, number, oom_kills, reply, .. }),
-                Happened::Started(Ok(plugin)),
-            ) => {
-                let instance = self.instance(number, plugin, oom_kills);
-                self.begun(instance, source, reply)
+            (Swapping::Starting(begun), Happened::Started(Ok(plugin))) => {
+                let instance = self.instance(begun.number, plugin, begun.oom_kills);
+                self.begun(Candidate { instance, source: begun.source, reply: begun.reply })
             }
-            (Swapping::Starting(Candidate::Starting { reply, .. }), Happened::Started(Err(not_started))) => {
+            (Swapping::Starting(Begun { reply, .. }), Happened::Started(Err(not_started))) => {
                 let why = match not_started {
                     NotStarted::Failed(failure) => OrderError::NotStarted(failure),
                     NotStarted::Cancelled => OrderError::Superseded,
@@ -173,10 +160,7 @@ impl Task {
                     abandon(candidate, OrderError::Unwell(super::Degradation::Silent { probes }))
                 }
             },
-            (
-                Swapping::Settling { candidate: Candidate::Settling { instance, source, reply }, .. },
-                Happened::Settled,
-            ) => self.switch(instance, source, reply),
+            (Swapping::Settling { candidate, .. }, Happened::Settled) => self.switch(candidate),
             (Swapping::Abandoning { why, reply, .. }, Happened::Abandoned) => {
                 self.swap_failed(why, reply);
                 Swapping::No
@@ -191,15 +175,15 @@ impl Task {
         self.swapping = next;
     }
 
-    fn begun(&mut self, instance: Box<Instance>, source: Source, reply: Option<Reply>) -> Swapping {
-        let Some(old) = self.running() else { return self.settle(candidate_of(instance, source, reply)) };
+    fn begun(&mut self, candidate: Candidate) -> Swapping {
+        let Some(old) = self.running() else { return self.settle(candidate) };
         let (version, channel) = (old.live.app_version, old.plugin.channel());
-        let new = instance.live.app_version;
-        let warm_up =
-            self.settings.warm_up.as_ref().map(|warm_up| warm_up(channel, instance.plugin.channel()));
-        let candidate = candidate_of(instance, source, reply);
-        match warm_up {
-            _ if new < version => abandon(candidate, OrderError::OlderVersion { old: version, new }),
+        let new = candidate.instance.live.app_version;
+        if new < version {
+            return abandon(candidate, OrderError::OlderVersion { old: version, new });
+        }
+        let new_channel = candidate.instance.plugin.channel();
+        match self.settings.warm_up.as_ref().map(|warm_up| warm_up(channel, new_channel)) {
             None => self.settle(candidate),
             Some(warming_up) => {
                 let warming_up = Box::pin(async move {
@@ -215,15 +199,14 @@ impl Task {
 
     fn settle(&mut self, candidate: Candidate) -> Swapping {
         let settle = self.settings.swap.settle;
-        if let Candidate::Settling { instance, .. } = &candidate {
-            let live = instance.live.clone();
-            self.note_of(&live, EventKind::SwapSettling { pid: live.pid, settle });
-        }
+        let live = &candidate.instance.live;
+        self.note_of(live, EventKind::SwapSettling { pid: live.pid, settle });
         Swapping::Settling { candidate, until: Instant::now() + settle }
     }
 
     /// Has calls go to the new instance from now on, and ends the old one when its calls have ended.
-    fn switch(&mut self, instance: Box<Instance>, source: Source, reply: Option<Reply>) -> Swapping {
+    fn switch(&mut self, candidate: Candidate) -> Swapping {
+        let Candidate { instance, source, reply } = candidate;
         let old = self.take_running();
         self.adopt(source);
         self.take_over(instance);
@@ -252,12 +235,13 @@ impl Task {
     pub(super) fn give_up_swap(&mut self, why: &OrderError) -> Done {
         match std::mem::replace(&mut self.swapping, Swapping::No) {
             Swapping::No => Box::pin(std::future::ready(())),
-            Swapping::Starting(mut candidate)
-            | Swapping::WarmingUp { mut candidate, .. }
-            | Swapping::Settling { mut candidate, .. } => {
-                let reply = candidate.take_reply();
+            Swapping::Starting(Begun { starting, reply, .. }) => {
                 self.swap_failed(why.clone(), reply);
-                Box::pin(candidate.end())
+                Box::pin(starting.give_up())
+            }
+            Swapping::WarmingUp { candidate, .. } | Swapping::Settling { candidate, .. } => {
+                self.swap_failed(why.clone(), candidate.reply);
+                end(candidate.instance)
             }
             Swapping::Abandoning { ending, why, reply } => {
                 self.swap_failed(why, reply);
@@ -271,11 +255,10 @@ impl Task {
     }
 }
 
-fn candidate_of(instance: Box<Instance>, source: Source, reply: Option<Reply>) -> Candidate {
-    Candidate::Settling { instance, source, reply }
+fn abandon(Candidate { instance, reply, .. }: Candidate, why: OrderError) -> Swapping {
+    Swapping::Abandoning { ending: end(instance), why, reply }
 }
 
-fn abandon(mut candidate: Candidate, why: OrderError) -> Swapping {
-    let reply = candidate.take_reply();
-    Swapping::Abandoning { ending: Box::pin(candidate.end()), why, reply }
+fn end(instance: Box<Instance>) -> Done {
+    Box::pin(async move { _ = instance.plugin.shutdown().await })
 }

@@ -19,7 +19,7 @@ use super::machine::{Act, Input, Machine, Order, Phase, Then};
 use super::policy::Settings;
 use super::random;
 use super::start::{NotStarted, Source, Starting};
-use super::swap::{Candidate, Swapping};
+use super::swap::{Begun, Candidate, Successor, Swapping};
 use super::{Degradation, EventKind, Failure, Live, OrderError, PluginState, PluginStatus, StopReason};
 use crate::host::Plugin;
 use crate::host::journal::Journal;
@@ -417,12 +417,12 @@ impl Task {
         }
         match std::mem::replace(&mut self.swapping, Swapping::No).into_successor() {
             // The one that was to take over does so now.
-            Ok(Candidate::Starting { starting, source, number, begun, oom_kills, reply }) => {
+            Ok(Successor::Begun(Begun { starting, source, number, begun, oom_kills, reply })) => {
                 self.work = Work::Starting { starting, number, begun, oom_kills, adopt: Some(source) };
                 self.waiting.extend(reply.map(|reply| Waiting { goal: Goal::Serving, reply }));
                 let _ = self.step(Input::Replaced);
             }
-            Ok(Candidate::Settling { instance, source, reply }) => {
+            Ok(Successor::Ready(Candidate { instance, source, reply })) => {
                 self.adopt(source);
                 let live = instance.live.clone();
                 self.take_over(instance);
