@@ -4,6 +4,7 @@ mod connect;
 mod incoming;
 mod listen;
 mod mux;
+mod mux_stream;
 #[cfg(feature = "host")]
 mod peer;
 mod stream;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_yamux::{Config, Control, Session};
 
 use super::Stream;
+use super::mux_stream::MuxStream;
 
 /// A yamux session and the right to open streams on it. The session ends with its connection or when the token is
 /// cancelled.
@@ -48,7 +49,7 @@ impl Mux {
             let guard = closed.clone().drop_guard();
             // The session answers pings and moves data only while it is polled.
             while let Some(Some(Ok(stream))) = closed.run_until_cancelled(session.next()).await {
-                if inbound.try_send(Stream::Mux(Box::new(stream))).is_err() {
+                if inbound.try_send(Stream::Mux(MuxStream::new(stream))).is_err() {
                     tracing::warn!("a stream was refused: too many are waiting");
                 }
             }
@@ -65,6 +66,6 @@ impl Mux {
         let mut control = self.dialling.lock().await;
         agree.await?;
         let opened = control.open_stream().await.map_err(io::Error::other)?;
-        Ok(Stream::Mux(Box::new(opened)))
+        Ok(Stream::Mux(MuxStream::new(opened)))
     }
 }

@@ -7,14 +7,15 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
-use tokio_yamux::StreamHandle;
+
+use super::mux_stream::MuxStream;
 
 /// A connected stream, the same for both sides.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
-    Mux(Box<StreamHandle>),
+    Mux(MuxStream),
     Memory(DuplexStream),
     Tls(Box<TlsStream<Stream>>),
 }
