@@ -89,7 +89,7 @@ fn refuse(error: &(dyn Error + 'static)) -> ExitCode {
 
 fn runtime(config: &Config) -> io::Result<Runtime> {
     let threads = Pool::max_threads(config.compute.threads) + SPARE_BLOCKING_THREADS;
-    Builder::new_multi_thread().enable_all().max_blocking_threads(threads).build()
+    Builder::new_current_thread().enable_all().max_blocking_threads(threads).build()
 }
 
 enum Stopped {

@@ -13,7 +13,7 @@ use crate::{
     cache::{Cache, RemoteCache},
     compute::{Flights, Pool, Refill},
     config::{CacheConfig, Config, Control, HttpConfig},
-    http::{self, App, Drained},
+    http::{self, App, Drained, Front},
     port_file::PortFile,
 };
 
@@ -100,7 +100,7 @@ impl Service {
             shutdown.await;
             info!(timeout = ?http_config.drain_timeout, "draining");
         };
-        let drained = http::serve(self.listener, http::router(app), &http_config, shutdown).await;
+        let drained = http::serve(self.listener, Front::new(app), &http_config, shutdown).await;
         if let Drained::Cut { connections } = drained {
             warn!(connections, "drain timeout over, connections cut");
         }

@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
-use super::{Stream, Tls};
+use super::{Stream, Tls, UnixSocket};
 use crate::PluginAddress;
 use crate::limits::MAX_HEADER_LIST_BYTES;
 use crate::services::BrokerError;
@@ -19,8 +19,8 @@ use crate::services::BrokerError;
 /// Opens a raw connection.
 pub(crate) async fn connect(address: &PluginAddress) -> io::Result<Stream> {
     match address {
-        PluginAddress::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
-        PluginAddress::Abstract(name) => UnixStream::connect(abstract_path(name)).await.map(Stream::Unix),
+        PluginAddress::Unix(path) => unix(UnixStream::connect(path).await?),
+        PluginAddress::Abstract(name) => unix(UnixStream::connect(abstract_path(name)).await?),
         PluginAddress::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
@@ -30,6 +30,10 @@ pub(crate) async fn connect(address: &PluginAddress) -> io::Result<Stream> {
             Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "it is in another process"))
         }
     }
+}
+
+fn unix(stream: UnixStream) -> io::Result<Stream> {
+    UnixSocket::new(stream).map(Stream::Unix)
 }
 
 /// tokio, like the standard library, takes a path that begins with a NUL byte as a name in the abstract name space.

@@ -6,13 +6,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use super::{Listener, Stream, Tls};
+use super::{Listener, Stream, Tls, UnixSocket};
 use crate::services::Broker;
 
 /// How long accepting rests after an error, such as no free descriptors, that would come again at once.
@@ -47,16 +46,14 @@ pub(crate) enum Access {
 impl Access {
     fn admits(self, stream: &Stream) -> bool {
         match stream {
-            Stream::Unix(stream) => self.admits_unix(stream),
+            Stream::Unix(socket) => self.admits_unix(socket),
             _ => true,
         }
     }
 
-    pub(crate) fn admits_unix(self, stream: &UnixStream) -> bool {
-        self == Self::Anyone
-            || stream
-                .peer_cred()
-                .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw())
+    pub(crate) fn admits_unix(self, socket: &UnixSocket) -> bool {
+        let uid = socket.peer().uid();
+        self == Self::Anyone || uid == 0 || uid == rustix::process::geteuid().as_raw()
     }
 }
 

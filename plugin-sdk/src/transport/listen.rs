@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Access, Stream};
+use super::{Access, Stream, UnixSocket};
 use crate::{PluginAddress, PortRange};
 
 /// How often a name that is taken is replaced by another.
@@ -217,7 +217,7 @@ impl Listener {
 
     pub(crate) async fn accept(&self) -> io::Result<Stream> {
         match &self.socket {
-            Socket::Unix(socket) => socket.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Socket::Unix(socket) => UnixSocket::new(socket.accept().await?.0).map(Stream::Unix),
             Socket::Tcp(socket) => {
                 let (stream, _) = socket.accept().await?;
                 stream.set_nodelay(true)?;

@@ -10,6 +10,7 @@ mod peer;
 mod stream;
 mod tls;
 mod translate;
+mod unix;
 
 pub(crate) use connect::{Dial, channel, connect};
 pub(crate) use incoming::{Access, ConnectionInfo, Entrance, Incoming};
@@ -26,3 +27,4 @@ pub use tls::{TlsConfig, TlsError};
 #[cfg(feature = "host")]
 pub(crate) use translate::Translate;
 pub(crate) use translate::Translation;
+pub(crate) use unix::UnixSocket;

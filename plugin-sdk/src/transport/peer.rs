@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::net::UnixStream;
+use super::UnixSocket;
 
 /// Who has to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,12 +16,12 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    /// Compares with the process that listens at the other end of `stream`.
-    pub(crate) fn check(self, stream: &UnixStream) -> io::Result<()> {
+    /// Compares with the process that listens at the other end of `socket`.
+    pub(crate) fn check(self, socket: &UnixSocket) -> io::Result<()> {
         if self == Self::Anyone {
             return Ok(());
         }
-        let peer = stream.peer_cred()?;
+        let peer = socket.peer();
         let own = rustix::process::geteuid().as_raw();
         if peer.uid() != own && peer.uid() != 0 && own != 0 {
             return Err(io::Error::other(format!("the socket belongs to a process of user {}", peer.uid())));
@@ -64,7 +64,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_process_at_the_other_end_is_known() {
-        let (near, _far) = UnixStream::pair().unwrap();
+        let (near, _far) = tokio::net::UnixStream::pair().unwrap();
+        let near = UnixSocket::new(near).unwrap();
         let own = std::process::id();
         let parent = parent(own).unwrap();
         for (peer, accepted) in [

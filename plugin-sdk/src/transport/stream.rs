@@ -5,15 +5,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use super::mux_stream::MuxStream;
+use super::unix::UnixSocket;
 
 /// A connected stream, the same for both sides.
 #[derive(Debug)]
 pub(crate) enum Stream {
-    Unix(UnixStream),
+    Unix(UnixSocket),
     Tcp(TcpStream),
     Mux(MuxStream),
     Memory(DuplexStream),

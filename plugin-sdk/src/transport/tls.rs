@@ -351,9 +351,11 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+    use crate::transport::UnixSocket;
 
     async fn handshake(client: &Tls, server: &Tls) -> (io::Result<Stream>, io::Result<Stream>) {
         let (near, far) = UnixStream::pair().unwrap();
+        let (near, far) = (UnixSocket::new(near).unwrap(), UnixSocket::new(far).unwrap());
         let accept = async {
             let mut stream = server.accept(Stream::Unix(far)).await?;
             // A client of TLS 1.3 learns with the first byte that its certificate was refused.

@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body};
-use http::{HeaderValue, Method, Request, Response, Uri};
-use tower::Service;
-use tracing::info;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use tracing::{Level, enabled, info};
 
-use super::{cache_status, request_id};
+use super::{
+    cache_status,
+    front::{AnswerBody, Front},
+    request_id,
+};
 use crate::text::excerpt;
 
 /// Most characters of a path in the log. All paths of ours are shorter.
@@ -21,17 +23,19 @@ const PATH_CHARACTERS: usize = 200;
 ///
 /// Not an `async fn`, so that the body is gone before hyper looks at its connection again.
 pub(super) fn handle<B>(
-    mut router: Router,
+    front: &Front,
     request: Request<B>,
-) -> impl Future<Output = Response<Body>> + Send {
+) -> impl Future<Output = Response<AnswerBody>> + Send + use<'_, B> {
     let (head, body) = request.into_parts();
     drop(body);
     async move {
         let id = request_id::of(&head.headers);
-        let line = Line::start(&head.method, &head.uri, &id);
-        let Ok(mut response) = router.call(Request::from_parts(head, Body::empty())).await;
+        let line = enabled!(Level::INFO).then(|| Line::start(&head.method, &head.uri, &id));
+        let mut response = front.answer(head).await;
         response.headers_mut().insert(request_id::NAME, id);
-        line.finish(&response);
+        if let Some(line) = line {
+            line.finish(response.status(), response.headers());
+        }
         response
     }
 }
@@ -56,14 +60,14 @@ impl Line {
         }
     }
 
-    fn finish(mut self, response: &Response<Body>) {
+    fn finish(mut self, status: StatusCode, headers: &HeaderMap) {
         self.finished = true;
         info!(
             method = %self.method,
             path = %excerpt(self.uri.path(), PATH_CHARACTERS),
-            status = response.status().as_u16(),
+            status = status.as_u16(),
             duration_ms = milliseconds(self.started.elapsed()),
-            cache = response.headers().get(cache_status::NAME).and_then(|value| value.to_str().ok()),
+            cache = headers.get(cache_status::NAME).and_then(|value| value.to_str().ok()),
             request_id = self.id.to_str().unwrap_or_default(),
             "request completed"
         );

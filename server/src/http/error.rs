@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use axum::{
+    body::Bytes,
+    response::{self, IntoResponse},
+};
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
 use serde_json::Value;
 
 use super::json;
@@ -70,17 +74,21 @@ impl ApiError {
             _ => None,
         }
     }
-}
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+    pub(super) fn response(&self) -> Response<Full<Bytes>> {
         // By hand, for the order of the two fields.
         let (error, detail) = (Value::from(self.to_string()), Value::from(self.detail()));
-        let mut response = json(self.status(), format!(r#"{{"error":{error},"detail":{detail}}}"#));
+        let mut response = json(self.status(), format!("{{\"error\":{error},\"detail\":{detail}}}\n"));
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> response::Response {
+        self.response().into_response()
     }
 }
 

@@ -19,22 +19,21 @@ mod access_log;
 mod cache_status;
 mod error;
 mod fib;
+mod front;
 mod request_id;
 mod serve;
 mod status;
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    response::{IntoResponse, Response},
-    routing::get,
-};
-use http::{HeaderValue, StatusCode, header};
+use axum::{Router, body::Bytes, routing::get};
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
 use plugin_sdk::host::PluginHandle;
 
 pub use self::{
     error::ApiError,
+    front::Front,
     serve::{Drained, serve},
 };
 use crate::{
@@ -55,8 +54,7 @@ pub struct App {
     pub plugin: Option<PluginHandle>,
 }
 
-/// The routes. To be served by [`serve()`], which adds request ids and the access log.
-pub fn router(app: App) -> Router {
+fn router(app: App) -> Router {
     Router::new()
         .route("/fib/", get(fib::fib))
         .route("/fib/{n}", get(fib::fib))
@@ -68,10 +66,12 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// A JSON answer; `body` is one value without the newline.
-fn json(status: StatusCode, mut body: String) -> Response {
-    body.push('\n');
-    (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+/// A JSON answer; `line` is one value and a newline.
+fn json(status: StatusCode, line: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(line));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

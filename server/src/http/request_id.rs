@@ -31,10 +31,12 @@ fn is_valid(id: &[u8]) -> bool {
 
 /// Unlike all others of this process, and in all likelihood of all processes.
 fn make() -> HeaderValue {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+    static PROCESS: LazyLock<String> =
+        LazyLock::new(|| format!("{:016x}-", RandomState::new().build_hasher().finish()));
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    let id = format!("{:016x}-{:x}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed));
-    // Hexadecimal digits and a dash.
+    let mut number = itoa::Buffer::new();
+    let id = [PROCESS.as_str(), number.format(NEXT.fetch_add(1, Ordering::Relaxed))].concat();
+    // Digits and a dash.
     HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
 }
 

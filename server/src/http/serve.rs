@@ -23,7 +23,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -37,7 +36,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, error, info, warn};
 
-use super::access_log::handle;
+use super::{access_log::handle, front::Front};
 use crate::config::HttpConfig;
 
 /// Largest head of a request, and with it the buffer of a connection. Proxies and browsers stay below 8 KiB; the
@@ -67,16 +66,16 @@ pub enum Drained {
     },
 }
 
-/// Serves `router` on `listener` until `shutdown`; then refuses new connections, lets those that are there finish
+/// Serves `front` on `listener` until `shutdown`; then refuses new connections, lets those that are there finish
 /// the request they are at, and closes the rest when `drain_timeout` is over. Dropping the future closes all at once.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    front: Front,
     config: &HttpConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
     let mut listener = Acceptor { listener, trouble: None };
-    let server = Server::new(router, config);
+    let server = Server::new(front, config);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -183,20 +182,20 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// What connections share.
 #[derive(Clone)]
 struct Server {
-    router: Router,
+    front: Front,
     http: Arc<http1::Builder>,
     write_timeout: Duration,
 }
 
 impl Server {
-    fn new(router: Router, config: &HttpConfig) -> Self {
+    fn new(front: Front, config: &HttpConfig) -> Self {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
+        http.writev(false).timer(TokioTimer::new())
             .header_read_timeout(config.header_timeout)
             .max_header_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD_BYTES);
-        Self { router, http: Arc::new(http), write_timeout: config.write_timeout }
+        Self { front, http: Arc::new(http), write_timeout: config.write_timeout }
     }
 
     /// One connection from its first byte to its last.
@@ -208,7 +207,7 @@ impl Server {
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(self.write_timeout));
         let service = service_fn(|request| {
-            let response = handle(self.router.clone(), request);
+            let response = handle(&self.front, request);
             async { Ok::<_, Infallible>(response.await) }
         });
         let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), service);

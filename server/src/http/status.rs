@@ -1,27 +1,25 @@
 //! `/healthz`, `/readyz` and `/version`: for those who run the server.
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{body::Bytes, extract::State};
 use cache_proto::StatsResponse;
-use http::{StatusCode, Uri};
+use http::{Response, StatusCode, Uri};
+use http_body_util::Full;
 use plugin_sdk::host::{PluginHandle, PluginState, PluginStatus};
 use serde_json::{Value, json};
 
 use super::App;
 use crate::cache::{Cache, StatsAnswer};
 
-pub(super) async fn healthz() -> Response {
-    super::json(StatusCode::OK, r#"{"status":"ok"}"#.into())
+pub(super) async fn healthz() -> Response<Full<Bytes>> {
+    super::json(StatusCode::OK, "{\"status\":\"ok\"}\n".into())
 }
 
-pub(super) async fn version() -> Response {
+pub(super) async fn version() -> Response<Full<Bytes>> {
     let body = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
-    super::json(StatusCode::OK, body.to_string())
+    super::json(StatusCode::OK, format!("{body}\n"))
 }
 
-pub(super) async fn readyz(State(app): State<App>, uri: Uri) -> Response {
+pub(super) async fn readyz(State(app): State<App>, uri: Uri) -> Response<Full<Bytes>> {
     let readiness = Readiness::of(&app);
     let mut body = json!({ "status": readiness.as_str() });
     if is_verbose(&uri) {
@@ -30,7 +28,7 @@ pub(super) async fn readyz(State(app): State<App>, uri: Uri) -> Response {
             None => Value::Null,
         };
     }
-    super::json(readiness.status(), body.to_string()).into_response()
+    super::json(readiness.status(), format!("{body}\n"))
 }
 
 /// An optional plugin that is down does not make the server less ready: it answers all the same.

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join, ReadBuf};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use crate::transport::{Access, Listener, Stream};
+use crate::transport::{Access, Listener, Stream, UnixSocket};
 
 /// Connections at once. One more is closed at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -54,7 +52,7 @@ impl Door {
         let accepting = async {
             loop {
                 match self.listener.accept().await {
-                    Ok(Stream::Unix(stream)) => self.look_at(stream, &mut coming),
+                    Ok(Stream::Unix(socket)) => self.look_at(socket, &mut coming),
                     // It listens on nothing else.
                     Ok(_) => {}
                     Err(error) => {
@@ -68,9 +66,9 @@ impl Door {
         let _stopped = stop.run_until_cancelled(accepting).await;
     }
 
-    fn look_at(&self, stream: UnixStream, coming: &mut JoinSet<()>) {
-        if !Access::SameUser.admits_unix(&stream) {
-            let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+    fn look_at(&self, socket: UnixSocket, coming: &mut JoinSet<()>) {
+        if !Access::SameUser.admits_unix(&socket) {
+            let uid = socket.peer().uid();
             return tracing::warn!(uid, "another user was refused at the control socket");
         }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
@@ -78,7 +76,7 @@ impl Door {
         };
         let (ready, cut) = (self.ready.clone(), self.cut.clone());
         coming.spawn(async move {
-            match tokio::time::timeout(PREFACE_TIMEOUT, Visitor::enter(stream, place, cut)).await {
+            match tokio::time::timeout(PREFACE_TIMEOUT, Visitor::enter(socket, place, cut)).await {
                 Ok(Ok(visitor)) => _ = ready.send(Ok(visitor)).await,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a connection to the control socket has no use");
@@ -89,9 +87,12 @@ impl Door {
     }
 }
 
+/// A socket of which something was read that is to be read again.
+type Rewound = Join<Chain<Cursor<&'static [u8]>, ReadHalf<UnixSocket>>, WriteHalf<UnixSocket>>;
+
 /// A connection that speaks HTTP/2.
 pub(super) struct Visitor {
-    stream: Join<Chain<Cursor<&'static [u8]>, OwnedReadHalf>, OwnedWriteHalf>,
+    stream: Rewound,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
 }
@@ -99,11 +100,11 @@ pub(super) struct Visitor {
 impl Visitor {
     /// Reads what every client says first, and has it said again to whoever reads next.
     async fn enter(
-        stream: UnixStream,
+        socket: UnixSocket,
         place: OwnedSemaphorePermit,
         cut: CancellationToken,
     ) -> io::Result<Self> {
-        let (mut reader, writer) = stream.into_split();
+        let (mut reader, writer) = tokio::io::split(socket);
         let mut said = [0; PREFACE.len()];
         let mut length = 0;
         while length < said.len() {

@@ -1,0 +1,198 @@
+//! A Unix socket that wakes its process for what there is to read, and for room to write only if it waits for that.
+//!
+//! tokio's own asks for both at all times. For a TCP socket that costs nothing, but Linux reports room on a Unix socket whenever
+//! the peer has read: each answer of a plugin would wake the plugin once more, to find nothing to do.
+
+use std::io::{self, IoSlice, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::unix::UCred;
+
+/// Most bytes of one read. The room for them has to be made zero first.
+const READ_BYTES: usize = 32 * 1024;
+
+/// A connected Unix socket.
+#[derive(Debug)]
+pub(crate) struct UnixSocket {
+    stream: AsyncFd<UnixStream>,
+    /// While there is no room to write. The descriptor is a second one for the same socket: a descriptor has one registration.
+    room: Option<AsyncFd<UnixStream>>,
+    peer: UCred,
+}
+
+impl UnixSocket {
+    /// # Panics
+    /// Outside of a tokio run time.
+    pub(crate) fn new(stream: tokio::net::UnixStream) -> io::Result<Self> {
+        let peer = stream.peer_cred()?;
+        let stream = register(stream.into_std()?, Interest::READABLE)?;
+        Ok(Self { stream, room: None, peer })
+    }
+
+    /// Who was at the other end when it was connected, as the kernel knows it.
+    pub(crate) fn peer(&self) -> UCred {
+        self.peer
+    }
+
+    /// Writes, or waits for room.
+    fn poll_write_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&UnixStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match write(self.stream.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let room = match &self.room {
+                        Some(room) => room,
+                        None => {
+                            let again = self.stream.get_ref().try_clone()?;
+                            self.room.insert(register(again, Interest::WRITABLE)?)
+                        }
+                    };
+                    // It is tried anew, and what is reported from here on counts again.
+                    ready!(room.poll_write_ready(cx))?.clear_ready();
+                }
+                done => {
+                    self.room = None;
+                    return Poll::Ready(done);
+                }
+            }
+        }
+    }
+}
+
+fn register(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
+    #[expect(unsafe_code, reason = "tokio has no safe way to ask for one of the two only")]
+    // SAFETY: the stream owns its descriptor, and has this one until it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(stream, interest) }?)
+}
+
+impl AsyncRead for UnixSocket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let mut readiness = ready!(self.stream.poll_read_ready(cx))?;
+            let size = buf.remaining().min(READ_BYTES);
+            let room = buf.initialize_unfilled_to(size);
+            match rustix::io::read(self.stream.get_ref(), room) {
+                Ok(read) => {
+                    if (1..size).contains(&read) {
+                        // That was all there was; what comes now is reported anew. It saves the read that finds nothing.
+                        readiness.clear_ready();
+                    }
+                    buf.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => readiness.clear_ready(),
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for UnixSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_by(cx, |mut stream| stream.write(buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.stream.get_ref().shutdown(Shutdown::Write))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_by(cx, |mut stream| stream.write_vectored(bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn pair() -> (UnixSocket, UnixSocket) {
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        (UnixSocket::new(near).unwrap(), UnixSocket::new(far).unwrap())
+    }
+
+    #[tokio::test]
+    async fn all_that_is_written_arrives_in_order_however_slow_the_reader() {
+        let (mut near, mut far) = pair();
+        let sent: Vec<u8> = (0..4_000_000_u32).map(|number| (number % 251) as u8).collect();
+        let (copy, mut received) = (sent.clone(), Vec::new());
+        let writer = tokio::spawn(async move {
+            near.write_all(&copy).await.unwrap();
+            near.shutdown().await.unwrap();
+            near
+        });
+        let mut buffer = [0; 1000];
+        loop {
+            let read = far.read(&mut buffer).await.unwrap();
+            if read == 0 {
+                break;
+            }
+            received.extend_from_slice(&buffer[..read]);
+        }
+        assert!(received == sent);
+        let near = writer.await.unwrap();
+        assert!(near.room.is_none(), "it still asks for room");
+    }
+
+    #[tokio::test]
+    async fn both_directions_can_be_full_at_the_same_time() {
+        let (near, far) = pair();
+        let ((mut in_near, mut out_near), (mut in_far, mut out_far)) =
+            (tokio::io::split(near), tokio::io::split(far));
+        // Both directions are full at some time.
+        let payload = vec![7; 1_000_000];
+        let one_way = async {
+            let mut received = vec![0; payload.len()];
+            let (sent, got) = tokio::join!(out_near.write_all(&payload), in_far.read_exact(&mut received));
+            sent.and(got).map(|_| received == payload)
+        };
+        let other_way = async {
+            let mut received = vec![0; payload.len()];
+            let (sent, got) = tokio::join!(out_far.write_all(&payload), in_near.read_exact(&mut received));
+            sent.and(got).map(|_| received == payload)
+        };
+        let (one, other) = tokio::join!(one_way, other_way);
+        assert!(one.unwrap() && other.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_an_end_to_read_and_an_error_to_write() {
+        let (mut near, far) = pair();
+        drop(far);
+        assert_eq!(near.read(&mut [0; 10]).await.unwrap(), 0);
+        assert_eq!(near.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn the_peer_is_known_after_it_is_gone() {
+        let (near, far) = pair();
+        drop(far);
+        assert_eq!(near.peer().uid(), rustix::process::geteuid().as_raw());
+    }
+}
