@@ -47,6 +47,8 @@ pub struct HttpConfig {
     pub header_timeout: Duration,
     /// Time for which a client may take in nothing of an answer. No flag, since no client needs another value.
     pub write_timeout: Duration,
+    /// Threads that serve requests.
+    pub threads: NonZeroUsize,
     /// Connections open at the same time.
     pub max_connections: NonZeroUsize,
     /// Time to finish requests after the first signal.
@@ -173,6 +175,7 @@ impl Config {
                 port_file: args.port_file,
                 header_timeout: args.header_timeout,
                 write_timeout: WRITE_TIMEOUT,
+                threads: args.threads.unwrap_or_else(serving_threads),
                 max_connections: args.max_connections,
                 drain_timeout: args.drain_timeout,
             },
@@ -233,6 +236,12 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 fn cores() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// One, unless there are more than two cores: on two, which it shares with the plugin and the clients, a second thread was
+/// measured to make the server slower. With more, half of them.
+fn serving_threads() -> NonZeroUsize {
+    NonZeroUsize::new(cores().get() / 2).unwrap_or(NonZeroUsize::MIN)
 }
 
 #[cfg(test)]
@@ -299,6 +308,7 @@ mod tests {
             (&["--cache-expiration=15"], "--cache-expiration"),
             (&["--compute-timeout=1000years"], "--compute-timeout"),
             (&["--compute-threads=0"], "--compute-threads"),
+            (&["--threads=0"], "--threads"),
             (&["--max-connections=0"], "--max-connections"),
             (&["--cache-plugin-env=x"], "--cache-plugin-env"),
             (&["--cache-plugin-env==x"], "--cache-plugin-env"),

@@ -88,8 +88,13 @@ fn refuse(error: &(dyn Error + 'static)) -> ExitCode {
 }
 
 fn runtime(config: &Config) -> io::Result<Runtime> {
-    let threads = Pool::max_threads(config.compute.threads) + SPARE_BLOCKING_THREADS;
-    Builder::new_current_thread().enable_all().max_blocking_threads(threads).build()
+    let mut runtime = match config.http.threads.get() {
+        // This thread is the one.
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    let blocking = Pool::max_threads(config.compute.threads) + SPARE_BLOCKING_THREADS;
+    runtime.enable_all().worker_threads(config.http.threads.get()).max_blocking_threads(blocking).build()
 }
 
 enum Stopped {

@@ -186,6 +186,16 @@ fn a_calculation_stops_when_its_client_goes() {
 }
 
 #[test]
+fn more_threads_give_the_same_answers() {
+    let server = Server::start(&["--threads=3"]);
+    let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("GET /fib/30 HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    assert!(clients.iter_mut().all(|client| client.response().body == "{\"result\":832040}\n"));
+}
+
+#[test]
 fn callers_at_the_same_time_share_a_calculation() {
     let server = Server::start(&["--compute-timeout=300ms"]);
     let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();

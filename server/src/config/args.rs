@@ -17,7 +17,7 @@ pub(super) const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 6
 
 /// Most threads for calculations, and so half of the threads they can occupy (there are two lanes). Far beyond any
 /// machine this runs on, far below what exhausts one.
-const MAX_COMPUTE_THREADS: usize = 1024;
+const MAX_THREADS: usize = 1024;
 
 /// Serves Fibonacci numbers over HTTP, with a cache that is a plugin process.
 #[derive(Debug, Parser)]
@@ -200,8 +200,12 @@ pub(super) struct Args {
     pub(super) compute_timeout: Duration,
 
     /// Long calculations that run at the same time [default: number of cores].
-    #[arg(long, env = "FIB_COMPUTE_THREADS", value_name = "COUNT", value_parser = compute_threads)]
+    #[arg(long, env = "FIB_COMPUTE_THREADS", value_name = "COUNT", value_parser = threads)]
     pub(super) compute_threads: Option<NonZeroUsize>,
+
+    /// Threads that serve requests [default: half the number of cores].
+    #[arg(long, env = "FIB_THREADS", value_name = "COUNT", value_parser = threads)]
+    pub(super) threads: Option<NonZeroUsize>,
 
     /// Time to finish requests after SIGTERM, SIGINT or SIGHUP; a second SIGTERM or SIGINT ends the server at once.
     #[arg(long, env = "FIB_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "10s")]
@@ -267,9 +271,9 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn compute_threads(text: &str) -> Result<NonZeroUsize, String> {
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
     match text.parse::<NonZeroUsize>() {
-        Ok(count) if count.get() <= MAX_COMPUTE_THREADS => Ok(count),
-        _ => Err(format!("must be a number from 1 to {MAX_COMPUTE_THREADS}")),
+        Ok(count) if count.get() <= MAX_THREADS => Ok(count),
+        _ => Err(format!("must be a number from 1 to {MAX_THREADS}")),
     }
 }

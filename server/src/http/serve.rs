@@ -190,7 +190,8 @@ struct Server {
 impl Server {
     fn new(front: Front, config: &HttpConfig) -> Self {
         let mut http = http1::Builder::new();
-        http.writev(false).timer(TokioTimer::new())
+        http.writev(false)
+            .timer(TokioTimer::new())
             .header_read_timeout(config.header_timeout)
             .max_header_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS)
