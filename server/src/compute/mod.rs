@@ -37,3 +37,6 @@ impl Work for Refill {
         self.cache.set(n, value).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
