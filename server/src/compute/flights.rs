@@ -21,7 +21,6 @@ use std::{
     convert::Infallible,
     fmt,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -31,6 +30,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+use super::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::fib::FibIndex;
 
 /// What flights do, told apart from how they are shared.
