@@ -49,6 +49,8 @@ mod runtime;
 mod services;
 mod transport;
 
+#[cfg(feature = "measure")]
+pub use handshake::parse_line;
 pub use handshake::{
     AddressProblem, AppVersion, AppVersions, EnvProblem, HandshakeLine, LineProblem, MagicCookie,
     PluginAddress, PortRange, ReattachConfig, ReattachProblem,

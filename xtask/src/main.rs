@@ -14,6 +14,7 @@ mod bench;
 mod check;
 mod codegen;
 mod conformance;
+mod instructions;
 mod layering;
 mod ready;
 mod run;
@@ -28,6 +29,8 @@ usage: cargo xtask <task>
   run [-- flags]     build, then start fib-server with the cache plugin `memory`; flags go to the server
   test [filter]      build everything, then run all tests, or those whose name contains the filter
   bench [-- flags]   build as released, then measure fib-server beside servers in Go; `-- --help` lists the flags
+  bench --instructions [--keep]
+                     count instructions in valgrind and compare them with those kept; --keep keeps these instead
   check              formatting, lints, documentation, features, layering, generated code, licences
   codegen [--check]  make the Rust code from the .proto files anew; --check only compares
   conformance [--check]
@@ -41,6 +44,8 @@ fn main() -> ExitCode {
         ["run", "--", flags @ ..] | ["run", flags @ ..] => run::run(&root, flags),
         ["test"] => test::run(&root, None),
         ["test", filter] if !filter.starts_with('-') => test::run(&root, Some(filter)),
+        ["bench", "--instructions"] => instructions::compare(&root),
+        ["bench", "--instructions", "--keep"] => instructions::keep(&root),
         ["bench", "--", flags @ ..] | ["bench", flags @ ..] => bench::run(&root, flags),
         ["check"] => check::run(&root),
         ["codegen"] => codegen::run(&root, false),

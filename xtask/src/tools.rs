@@ -17,6 +17,7 @@ pub(crate) struct Tool {
 pub(crate) enum Task {
     Bench,
     Check,
+    Instructions,
     Test,
 }
 
@@ -32,6 +33,12 @@ const TOOLS: &[Tool] = &[
         asked: "version",
         used_for: "servers and a plugin in Go to compare with",
         task: Task::Bench,
+    },
+    Tool {
+        name: "valgrind",
+        asked: "--version",
+        used_for: "counting instructions",
+        task: Task::Instructions,
     },
 ];
 

@@ -173,6 +173,16 @@ impl HandshakeLine {
     }
 }
 
+/// Reads a line as a host does that knows these versions, and that has asked for AutoMTLS or not.
+#[cfg(feature = "measure")]
+pub fn parse_line(
+    line: &[u8],
+    app_versions: &AppVersions,
+    certificate: bool,
+) -> Result<HandshakeLine, LineProblem> {
+    HandshakeLine::parse(line, &Expectation { app_versions, certificate, multiplexing: false })
+}
+
 fn parse_certificate(field: &str) -> Result<Option<CertificateDer<'static>>, LineProblem> {
     if field.len() <= LONGEST_NOT_A_CERTIFICATE {
         return Ok(None);

@@ -16,6 +16,8 @@ pub use address::{AddressProblem, PluginAddress};
 pub use cookie::MagicCookie;
 pub(crate) use env::*;
 pub use env::{EnvProblem, PortRange};
+#[cfg(feature = "measure")]
+pub use line::parse_line;
 pub(crate) use line::{Expectation, MAX_LINE_BYTES, parse_bool};
 pub use line::{HandshakeLine, LineProblem};
 pub use reattach::{ReattachConfig, ReattachProblem};

@@ -28,13 +28,13 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-/// How much a [`Store`] may hold.
+/// How much a cache may hold.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// The most entries; at least 1.
-    pub(crate) max_entries: u64,
-    /// The most bytes of keys and values, with [`ENTRY_OVERHEAD_BYTES`] added for each entry; at least 1.
-    pub(crate) max_bytes: u64,
+    pub max_entries: u64,
+    /// The most bytes of keys and values, with 512 added for each entry; at least 1.
+    pub max_bytes: u64,
 }
 
 /// What a lookup has found.

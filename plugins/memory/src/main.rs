@@ -22,8 +22,8 @@
 //!    `proto/cache/v1/cache.proto`, and the crate `cache-proto` has it in Rust: the trait [`Cache`](cache_proto::Cache)
 //!    for authors, the service that [`CacheService`] makes of it, magic cookie, version.
 //!    What breaks a limit never reaches the trait, and batches and streams are taken apart before it.
-//! 2. **The cache**: a type that implements the trait. Here it is [`service::MemoryCache`], in front of [`cache`], which
-//!    stores.
+//! 2. **The cache**: a type that implements the trait. Here it is [`MemoryCache`], in `service.rs`, in front of `cache.rs`,
+//!    which stores.
 //! 3. **`main`**: cookie, descriptors (for gRPC reflection), version, service, `run`. It is at the end of this file.
 //!
 //! # What to know when writing one
@@ -49,12 +49,11 @@ use std::process::ExitCode;
 use cache_proto::CacheService;
 use cache_proto::cache_server::CacheServer;
 use clap::Parser;
+use fib_cache_memory::{Limits, MemoryCache};
 use plugin_sdk::MagicCookie;
 use plugin_sdk::plugin::PluginBuilder;
 use tonic::service::Routes;
 
-mod cache;
-mod service;
 mod size;
 
 /// Cache plugin for fib-server that keeps entries in memory.
@@ -75,7 +74,7 @@ fn main() -> ExitCode {
     PluginBuilder::new(MagicCookie::new(cache_proto::MAGIC_COOKIE_KEY, cache_proto::MAGIC_COOKIE_VALUE))
         .descriptors(cache_proto::FILE_DESCRIPTOR_SET)
         .version(cache_proto::APP_VERSION, move |_| {
-            let cache = service::MemoryCache::new(cache::Limits { max_entries, max_bytes });
+            let cache = MemoryCache::new(Limits { max_entries, max_bytes });
             Routes::new(CacheServer::new(CacheService::new(cache)))
         })
         .run()

@@ -9,15 +9,15 @@ use tonic::Status;
 
 use crate::cache::{self, Limits, Stats, Store};
 
-/// Serves a [`Store`] of its own.
-pub(crate) struct MemoryCache<C = fn() -> Instant> {
+/// A cache in this process's own memory.
+pub struct MemoryCache<C = fn() -> Instant> {
     store: Store,
     clock: C,
 }
 
 impl MemoryCache {
     /// An empty cache that goes by the clock of the machine.
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self { store: Store::new(limits), clock: Instant::now }
     }
 }

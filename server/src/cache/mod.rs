@@ -15,6 +15,8 @@ use tracing::debug;
 
 #[cfg(feature = "in-process")]
 pub use self::in_process::InProcess;
+#[cfg(feature = "measure")]
+pub use self::line::Round;
 pub use self::remote::{RemoteCache, StatsAnswer, Unavailable};
 use crate::fib::FibIndex;
 

@@ -9,6 +9,9 @@
 mod flights;
 mod pool;
 
+// Flights take their locks from here: `tests/models` gives them others.
+use std::sync;
+
 pub use flights::{Answer, FlightError, Flights, Work};
 pub use pool::Pool;
 
@@ -37,3 +40,6 @@ impl Work for Refill {
         self.cache.set(n, value).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

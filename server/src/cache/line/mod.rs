@@ -26,6 +26,8 @@
 mod batch;
 mod driver;
 mod flying;
+#[cfg(feature = "measure")]
+mod measure;
 mod patience;
 mod pipe;
 
@@ -47,6 +49,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
+#[cfg(feature = "measure")]
+pub use self::measure::Round;
 use self::{
     batch::{Call, Get, Reply, Set},
     driver::Driver,

@@ -257,4 +257,45 @@ proptest! {
             prop_assert_eq!(answer.try_recv(), Ok(Reply::Answered(value_of(&key.to_string()))));
         }
     }
+
+    #[test]
+    fn each_store_has_its_own_outcome_and_all_keep_their_order(
+        stores in prop::collection::vec((0..400_usize, any::<bool>(), prop::bool::weighted(0.2)), 1..40),
+    ) {
+        let (mut calls, mut answers, mut staying) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, &(bytes, fails, leaves)) in stores.iter().enumerate() {
+            let (call, answer) = set(&number.to_string(), bytes);
+            calls.push(call);
+            if !leaves {
+                staying.push(number.to_string());
+                answers.push((fails, answer));
+            }
+        }
+        let mut flying = Flying::default();
+        let (mut sent, mut keys) = (Vec::new(), Vec::new());
+        while !calls.is_empty() {
+            let sets = Sets::gather(&mut calls, 1_000);
+            if sets.is_empty() {
+                continue;
+            }
+            let mut set_errors = Vec::new();
+            for (index, entry) in (0..).zip(sets.entries()) {
+                keys.push(entry.key.clone());
+                if stores[entry.key.parse::<usize>().unwrap()].1 {
+                    set_errors.push(SetError { index, code: Code::DataLoss.into(), message: String::new() });
+                }
+            }
+            let batch = flying.depart(Batch::Sets(sets), Instant::now());
+            sent.push(PipeResponse { batch, gets: vec![], set_errors });
+        }
+        prop_assert_eq!(keys, staying);
+        for response in sent.into_iter().rev() {
+            prop_assert_eq!(flying.land(response), Landing::Sets);
+        }
+        for (fails, mut answer) in answers {
+            let expected =
+                if fails { Reply::Unavailable(failed(Code::DataLoss)) } else { Reply::Answered(()) };
+            prop_assert_eq!(answer.try_recv(), Ok(expected));
+        }
+    }
 }

@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Status};
 
 use super::{
-    super::Line,
+    super::{Line, WAITING_GETS, WAITING_SETS},
     peer::{Arrival, Methods, Peer, right, value_of},
 };
 use crate::cache::Unavailable;
@@ -152,6 +152,73 @@ async fn works_on_a_new_stream(peer: &mut Peer, line: &Line) {
     };
     assert_eq!(answered, Ok(value_of("next")));
     assert_eq!(counts.pipe.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn lookup_that_finds_the_queue_full_is_turned_away_and_nothing_else_suffers() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let ([one, two], [first, second], answers) = two_batches(&mut peer, &line).await;
+    let mut crowd = JoinSet::new();
+    for number in 0..WAITING_GETS {
+        let line = line.clone();
+        crowd.spawn(async move { (number % 10, line.get(format!("{}", number % 10)).await) });
+    }
+    super::until(|| line.gets.capacity() == 0).await;
+    assert_eq!(line.get("one too many".into()).await, Err(Unavailable::Overloaded));
+
+    let stored = store(&line, "stores have a queue of their own");
+    let (batch, _) = peer.batch().await;
+    for request in [&batch, &second, &first] {
+        answers.send(Ok(right(request))).await.unwrap();
+    }
+    assert_eq!(stored.await.unwrap(), Ok(()));
+    assert_eq!((one.await.unwrap(), two.await.unwrap()), (Ok(value_of("one")), Ok(value_of("two"))));
+    let all_answered = async {
+        while let Some(answered) = crowd.join_next().await {
+            let (key, answer) = answered.unwrap();
+            assert_eq!(answer, Ok(value_of(&key.to_string())));
+        }
+        assert_eq!(line.get("there is room again".into()).await, Ok(value_of("there is room again")));
+    };
+    tokio::select! {
+        () = all_answered => {}
+        () = peer.work() => panic!("the plugin has ended"),
+    }
+}
+
+#[tokio::test]
+async fn store_that_finds_the_queue_full_is_turned_away_and_nothing_else_suffers() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let under_way = store(&line, "under way");
+    let (batch, answers) = peer.batch().await;
+    let mut crowd = JoinSet::new();
+    for number in 0..WAITING_SETS {
+        let line = line.clone();
+        let request = SetRequest { key: number.to_string(), ..SetRequest::default() };
+        crowd.spawn(async move { line.set(request).await });
+    }
+    super::until(|| line.sets.capacity() == 0).await;
+    assert_eq!(line.set(SetRequest::default()).await, Err(Unavailable::Overloaded));
+
+    let lookup = ask(&line, "lookups have a queue of their own");
+    let (lookups, _) = peer.batch().await;
+    for request in [&lookups, &batch] {
+        answers.send(Ok(right(request))).await.unwrap();
+    }
+    assert!(lookup.await.unwrap().is_ok());
+    assert_eq!(under_way.await.unwrap(), Ok(()));
+    let all_stored = async {
+        while let Some(stored) = crowd.join_next().await {
+            assert_eq!(stored.unwrap(), Ok(()));
+        }
+        assert_eq!(line.set(SetRequest::default()).await, Ok(()));
+    };
+    tokio::select! {
+        () = all_stored => {}
+        () = peer.work() => panic!("the plugin has ended"),
+    }
 }
 
 #[tokio::test]
