@@ -148,7 +148,7 @@ mod tests {
 
     fn hit(value: &'static [u8], ttl: Option<(i64, i32)>) -> GetResponse {
         let ttl_remaining = ttl.map(|(seconds, nanos)| prost_types::Duration { seconds, nanos });
-        GetResponse { outcome: Some(Outcome::Hit(Hit { value: value.into(), ttl_remaining })) }
+        GetResponse { outcome: Some(Outcome::Hit(Hit { value: value.into(), ttl_remaining, max_age: None })) }
     }
 
     fn miss(reason: i32) -> GetResponse {
