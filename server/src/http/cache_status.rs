@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! fib; hit; ttl=12                        fib; fwd=bypass; detail=no-plugin
-//! fib; fwd=miss                           fib; fwd=bypass; detail=timeout
-//! fib; fwd=miss; detail=expired           fib; fwd=bypass; detail=unavailable
-//! fib; fwd=miss; collapsed                fib; fwd=bypass; detail=no-plugin; collapsed
+//! fib; hit; ttl=12; detail=lease          fib; fwd=bypass; detail=timeout
+//! fib; fwd=miss                           fib; fwd=bypass; detail=unavailable
+//! fib; fwd=miss; detail=expired           fib; fwd=bypass; detail=no-plugin; collapsed
+//! fib; fwd=miss; collapsed
 //! ```
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
-use crate::cache::{Lookup, Miss, Unavailable};
+use crate::cache::{Lookup, Miss, Source, Unavailable};
 
 /// Name of the header.
 pub(super) const NAME: HeaderName = HeaderName::from_static("cache-status");
@@ -37,10 +38,7 @@ impl CacheStatus {
 impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.lookup {
-            Lookup::Hit { ttl_remaining: None, .. } => "fib; hit",
-            Lookup::Hit { ttl_remaining: Some(ttl), .. } => {
-                return write!(f, "fib; hit; ttl={}", ttl.as_secs().min(MAX_INTEGER));
-            }
+            Lookup::Hit { ttl_remaining, source, .. } => return write_hit(f, ttl_remaining, source),
             Lookup::Miss(Miss::NotFound) => "fib; fwd=miss",
             Lookup::Miss(Miss::Expired) => "fib; fwd=miss; detail=expired",
             Lookup::Miss(Miss::Corrupt) => "fib; fwd=miss; detail=corrupt",
@@ -52,19 +50,31 @@ impl fmt::Display for CacheStatus {
     }
 }
 
+fn write_hit(f: &mut fmt::Formatter<'_>, ttl_remaining: Option<Duration>, source: Source) -> fmt::Result {
+    f.write_str("fib; hit")?;
+    if let Some(ttl) = ttl_remaining {
+        write!(f, "; ttl={}", ttl.as_secs().min(MAX_INTEGER))?;
+    }
+    match source {
+        Source::Asked => Ok(()),
+        Source::Leased => f.write_str("; detail=lease"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn values() {
-        let hit = |ttl_remaining| Lookup::Hit { value: 1, ttl_remaining };
+        let hit = |ttl_remaining| Lookup::Hit { value: 1, ttl_remaining, source: Source::Asked };
+        let leased = |ttl_remaining| Lookup::Hit { value: 1, ttl_remaining, source: Source::Leased };
         for (lookup, collapsed, expected) in [
             (hit(None), false, "fib; hit"),
             (hit(Some(Duration::from_millis(12_900))), false, "fib; hit; ttl=12"),
             (hit(Some(Duration::MAX)), false, "fib; hit; ttl=999999999999999"),
+            (leased(None), false, "fib; hit; detail=lease"),
+            (leased(Some(Duration::from_millis(12_900))), false, "fib; hit; ttl=12; detail=lease"),
             (Lookup::Miss(Miss::NotFound), false, "fib; fwd=miss"),
             (Lookup::Miss(Miss::NotFound), true, "fib; fwd=miss; collapsed"),
             (Lookup::Miss(Miss::Expired), false, "fib; fwd=miss; detail=expired"),
