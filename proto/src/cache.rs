@@ -17,6 +17,8 @@ const GETS_AT_A_TIME: usize = 64;
 /// Whatever comes in is within the contract's limits. All methods may be called at the same time. Their futures are
 /// dropped when the host has given up: what is half done then must do no harm.
 ///
+/// Hosts ask every time, unless [`CacheService::max_age`](crate::CacheService::max_age) lets them do without for a while.
+///
 /// An error is a fault of the plugin; the host then works on as if there was no cache. A miss is none, and neither is
 /// a cache that is full.
 ///

@@ -36,12 +36,27 @@ const NEITHER: GetResponse = GetResponse { outcome: None };
 #[derive(Debug)]
 pub struct CacheService<C> {
     cache: Arc<C>,
+    leases: Leases,
 }
 
+/// For how long at most hosts may answer hits from their own memory; `None`: not at all.
+#[derive(Clone, Copy, Debug)]
+struct Leases(Option<Duration>);
+
+const ASK_EVERY_TIME: Leases = Leases(None);
+
 impl<C: Cache> CacheService<C> {
-    /// Serves this cache.
+    /// Serves this cache. Hosts ask it every time.
     pub fn new(cache: C) -> Self {
-        Self { cache: Arc::new(cache) }
+        Self { cache: Arc::new(cache), leases: ASK_EVERY_TIME }
+    }
+
+    /// Lets hosts give a hit again for so long without asking; zero: not at all. A key that is asked for often then costs
+    /// next to nothing, and what *another* host stores or removes is seen so much later: `Hit.max_age` in the contract.
+    #[must_use]
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.leases = Leases((!max_age.is_zero()).then_some(max_age));
+        self
     }
 }
 
@@ -49,7 +64,7 @@ impl<C: Cache> CacheService<C> {
 impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let key = check_key(request.into_inner().key)?;
-        Ok(Response::new(self.cache.get(&key).await?.into()))
+        Ok(Response::new(self.leases.respond(self.cache.get(&key).await?)))
     }
 
     async fn set(&self, request: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {
@@ -59,7 +74,7 @@ impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
 
     async fn get_many(&self, request: Request<GetManyRequest>) -> Result<Response<GetManyResponse>, Status> {
         let keys = check_all("keys", request.into_inner().keys, check_key)?;
-        let results = look_up(&*self.cache, &keys).await?;
+        let results = look_up(&*self.cache, self.leases, &keys).await?;
         Ok(Response::new(GetManyResponse { results }))
     }
 
@@ -75,7 +90,7 @@ impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
         &self,
         requests: Request<Streaming<PipeRequest>>,
     ) -> Result<Response<Self::PipeStream>, Status> {
-        let answers = pipe(Arc::clone(&self.cache), requests.into_inner());
+        let answers = pipe(Arc::clone(&self.cache), self.leases, requests.into_inner());
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -94,39 +109,49 @@ impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
     }
 }
 
-impl From<Lookup> for GetResponse {
-    fn from(lookup: Lookup) -> Self {
+impl Leases {
+    fn respond(self, lookup: Lookup) -> GetResponse {
         let outcome = match lookup {
             Lookup::Hit { value, remaining } => {
-                Outcome::Hit(Hit { value, ttl_remaining: remaining.map(to_proto) })
+                let max_age = self.0.map(|most| remaining.map_or(most, |remaining| most.min(remaining)));
+                Outcome::Hit(Hit {
+                    value,
+                    ttl_remaining: remaining.map(to_proto),
+                    max_age: max_age.map(to_proto),
+                })
             }
-            Lookup::Miss(reason) => Outcome::Miss(Miss { reason: reason.into() }),
+            Lookup::Miss(reason) => miss(reason),
         };
-        Self { outcome: Some(outcome) }
+        GetResponse { outcome: Some(outcome) }
     }
+}
+
+fn miss(reason: MissReason) -> Outcome {
+    Outcome::Miss(Miss { reason: reason.into() })
 }
 
 /// Answers batches as each is done. Ends after the last answer once there are no more requests, or with the first error.
 fn pipe<C: Cache>(
     cache: Arc<C>,
+    leases: Leases,
     requests: impl Stream<Item = Result<PipeRequest, Status>> + Send,
 ) -> impl Stream<Item = Result<PipeResponse, Status>> + Send {
     let answer = move |request| {
         let cache = Arc::clone(&cache);
-        async move { answer(&*cache, request?).await }
+        async move { answer(&*cache, leases, request?).await }
     };
     requests.map(answer).buffer_unordered(BATCHES_AT_A_TIME)
 }
 
-async fn answer<C: Cache>(cache: &C, request: PipeRequest) -> Result<PipeResponse, Status> {
+async fn answer<C: Cache>(cache: &C, leases: Leases, request: PipeRequest) -> Result<PipeResponse, Status> {
     let PipeRequest { batch, gets, sets } = request;
     check_batch("batch", gets.len() + sets.len())?;
-    let (gets, set_errors) = future::join(look_up_each(cache, gets), store_each(cache, sets)).await;
+    let (gets, set_errors) = future::join(look_up_each(cache, leases, gets), store_each(cache, sets)).await;
     Ok(PipeResponse { batch, gets, set_errors })
 }
 
 /// Looks up the keys of several callers: a wrong one is no fault of the others. Nothing if it fails.
-async fn look_up_each<C: Cache>(cache: &C, mut keys: Vec<String>) -> Vec<GetResponse> {
+async fn look_up_each<C: Cache>(cache: &C, leases: Leases, mut keys: Vec<String>) -> Vec<GetResponse> {
     let is_wrong = |key: &String| !is_key(key);
     let wrong: Vec<usize> =
         keys.iter().enumerate().filter(|(_, key)| is_wrong(key)).map(|(index, _)| index).collect();
@@ -136,7 +161,7 @@ async fn look_up_each<C: Cache>(cache: &C, mut keys: Vec<String>) -> Vec<GetResp
     if keys.is_empty() {
         return vec![NEITHER; wrong.len()];
     }
-    let Ok(mut results) = look_up(cache, &keys).await else { return Vec::new() };
+    let Ok(mut results) = look_up(cache, leases, &keys).await else { return Vec::new() };
     for index in wrong {
         results.insert(index, NEITHER);
     }
@@ -144,13 +169,13 @@ async fn look_up_each<C: Cache>(cache: &C, mut keys: Vec<String>) -> Vec<GetResp
 }
 
 /// Looks keys up: one result for each, within the size of an answer.
-async fn look_up<C: Cache>(cache: &C, keys: &[String]) -> Result<Vec<GetResponse>, Status> {
+async fn look_up<C: Cache>(cache: &C, leases: Leases, keys: &[String]) -> Result<Vec<GetResponse>, Status> {
     let lookups = cache.get_many(keys).await?;
     if lookups.len() != keys.len() {
         return Err(Status::internal(format!("{} results for {} keys", lookups.len(), keys.len())));
     }
     let mut room = MAX_HIT_BYTES;
-    Ok(lookups.into_iter().map(|lookup| within(&mut room, lookup.into())).collect())
+    Ok(lookups.into_iter().map(|lookup| within(&mut room, leases.respond(lookup))).collect())
 }
 
 /// Stores the entries of several callers, and gives what went wrong.
@@ -201,7 +226,7 @@ fn within(room: &mut usize, response: GetResponse) -> GetResponse {
             *room = left;
             response
         }
-        None => Lookup::Miss(MissReason::Unspecified).into(),
+        None => GetResponse { outcome: Some(miss(MissReason::Unspecified)) },
     }
 }
 

@@ -33,6 +33,8 @@
 //!   as a service of its own: `fib-cache-memory --listen unix:/run/cache.sock`. `run` tells whoever starts the plugin without its host what it is.
 //! - **Stdout** belongs to the handshake line. Print nothing to it before `run`.
 //! - **Logs** go to stderr; `run` sets `tracing` up so that the host shows each event at its level.
+//! - **Leases**: with [`CacheService::max_age`] hosts may give a hit again without asking. It suits a cache whose users do not
+//!   mind to see late what others have changed, so it is for the operator to want, by a flag.
 //! - **Errors** are faults of the plugin, and the host works on as if there was no cache. A miss is not an error, and
 //!   neither is a full cache.
 //! - **The end** comes with the host's `Shutdown` or with SIGTERM, or when the host is gone; `run` then returns. A
@@ -45,6 +47,7 @@
 //! see the whole, run `cargo xtask run -- --cache-plugin-path <your binary>`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cache_proto::CacheService;
 use cache_proto::cache_server::CacheServer;
@@ -67,15 +70,26 @@ struct Args {
     /// The most memory to keep them in: bytes, or a number with KiB, MiB or GiB.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size::parse)]
     max_bytes: u64,
+
+    /// For how long hosts may answer a key that was found from their own memory, without asking again; fib-server keeps to a
+    /// minute. What one host stores or removes, others see so much later [default: they ask every time].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_age: Option<Duration>,
 }
 
 fn main() -> ExitCode {
-    let Args { max_entries, max_bytes } = Args::parse_from(plugin_sdk::plugin::args());
+    let Args { max_entries, max_bytes, max_age } = Args::parse_from(plugin_sdk::plugin::args());
     PluginBuilder::new(MagicCookie::new(cache_proto::MAGIC_COOKIE_KEY, cache_proto::MAGIC_COOKIE_VALUE))
         .descriptors(cache_proto::FILE_DESCRIPTOR_SET)
         .version(cache_proto::APP_VERSION, move |_| {
             let cache = MemoryCache::new(Limits { max_entries, max_bytes });
-            Routes::new(CacheServer::new(CacheService::new(cache)))
+            let service = CacheService::new(cache).max_age(max_age.unwrap_or_default());
+            Routes::new(CacheServer::new(service))
         })
         .run()
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() { Err("must be more than zero".to_owned()) } else { Ok(duration) }
 }

@@ -72,10 +72,15 @@ struct Args {
     /// How long a new connection may take until Redis answers on it.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
     connect_timeout: Duration,
+
+    /// For how long hosts may answer a key that was found from their own memory, without asking again; fib-server keeps to a
+    /// minute. What one host stores or removes, others see so much later [default: they ask every time].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_age: Option<Duration>,
 }
 
 fn main() -> ExitCode {
-    let Args { url, url_file, key_prefix, timeout, connect_timeout } = arguments();
+    let Args { url, url_file, key_prefix, timeout, connect_timeout, max_age } = arguments();
     let (flag, address) = match url_file {
         Some(file) => ("--url-file", Address::in_file(file)),
         None => ("--url", Address::given(&url.unwrap_or(Secret::from(DEFAULT_URL)))),
@@ -87,7 +92,8 @@ fn main() -> ExitCode {
         .version(cache_proto::APP_VERSION, move |context| {
             let link = Link::keep(address, timeouts, context.health().clone());
             let cache = RedisCache::new(Store::new(link, key_prefix));
-            Routes::new(CacheServer::new(CacheService::new(cache)))
+            let service = CacheService::new(cache).max_age(max_age.unwrap_or_default());
+            Routes::new(CacheServer::new(service))
         })
         .run()
 }

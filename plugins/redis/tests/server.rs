@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use e2e::Server;
 use e2e::load::Load;
 use e2e::wait::wait_until;
+use redis::Value;
 use rustix::process::Signal;
 use support::{PROGRAM, Redis};
 
@@ -78,4 +81,43 @@ fn server_started_before_redis_caches_once_redis_is_there_however_long_that_take
     redis.up();
     server.wait_for_hit(20);
     assert_eq!(server.plugin_state(), "serving");
+}
+
+#[test]
+fn what_others_change_in_redis_is_seen_when_the_lease_is_over_and_no_later() {
+    let Some(redis) = Redis::start("what_others_change_in_redis_is_seen_when_the_lease_is_over") else {
+        return;
+    };
+    let max_age = Duration::from_secs(1);
+    let mut flags = flags(&redis);
+    flags.extend(["--cache-plugin-arg=--max-age=1s", "--cache-expiration=10m"].map(str::to_owned));
+    let (one, other) = (Server::start_with_plugin(&flags), Server::start_with_plugin(&flags));
+    let servers = [&one, &other];
+    for (change, expected) in [
+        // Not the right number, so that it can be told apart: it is believed.
+        (&["SET", "fib:20", "1"][..], "{\"result\":1}\n"),
+        (&["FLUSHDB"], "{\"result\":6765}\n"),
+    ] {
+        for server in servers {
+            wait_until("a lease", || server.fib(20).cache_status().ends_with("; detail=lease"));
+        }
+        let _: Value = redis.command(change);
+        let latest = Instant::now() + max_age;
+        for server in servers {
+            ask_until(server, expected, latest);
+        }
+    }
+}
+
+/// Asks until this is the answer, as it has to be if asked from `latest` on.
+#[track_caller]
+fn ask_until(server: &Server, expected: &str, latest: Instant) {
+    loop {
+        let asked = Instant::now();
+        let response = server.fib(20);
+        if response.text() == expected {
+            return;
+        }
+        assert!(asked < latest, "{} {}", response.cache_status(), response.text());
+    }
 }

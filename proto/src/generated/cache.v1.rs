@@ -27,6 +27,21 @@ pub struct Hit {
     /// How long the value remains valid, counted from when the response was made. Unset: it never expires.
     #[prost(message, optional, tag = "2")]
     pub ttl_remaining: ::core::option::Option<::prost_types::Duration>,
+    /// A lease: for how long at most, counted from when the response was made, the host may answer this key from its own
+    /// memory in place of asking again; never for longer than ttl_remaining. Unset, zero, negative or malformed: the host
+    /// asks every time. It may keep to less; fib-server keeps to a minute.
+    ///
+    /// Who sees a Set, Delete or Flush, and when:
+    ///    - The host that has sent it: at once, as without leases. Whatever it asks after the answer sees the change.
+    ///    - All other hosts: at most max_age later.
+    ///    - All hosts, at most max_age later, where somebody else changes what the plugin has stored, or where a host has
+    ///      given up on a call and the change comes after all.
+    /// A lease is good for one instance of the plugin, while that is known to be well. When it ends, is restarted, or another
+    /// takes over, the host uses no lease of it any more.
+    ///
+    /// A plugin grants leases only if its operator wants that: by a flag, --max-age, which is off by default.
+    #[prost(message, optional, tag = "3")]
+    pub max_age: ::core::option::Option<::prost_types::Duration>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Miss {

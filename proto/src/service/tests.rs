@@ -82,15 +82,15 @@ fn sets(batch: u64, sets: Vec<SetRequest>) -> PipeRequest {
 }
 
 fn hit(value: &'static str) -> GetResponse {
-    Lookup::Hit { value: value.into(), remaining: None }.into()
+    ASK_EVERY_TIME.respond(Lookup::Hit { value: value.into(), remaining: None })
 }
 
 fn not_found() -> GetResponse {
-    Lookup::NOT_FOUND.into()
+    ASK_EVERY_TIME.respond(Lookup::NOT_FOUND)
 }
 
 async fn one(cache: &impl Cache, request: PipeRequest) -> PipeResponse {
-    answer(cache, request).await.unwrap()
+    answer(cache, ASK_EVERY_TIME, request).await.unwrap()
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn what_batches_store_later_ones_find_in_the_order_of_their_keys() {
 async fn slow_batch_delays_no_other_and_all_are_answered_before_the_end() {
     let cache = Arc::new(Simple::default());
     let requests = [sets(1, vec![set("slow", "1")]), gets(2, &["slow key"]), gets(3, &["a"])];
-    let mut answers = Box::pin(pipe(Arc::clone(&cache), stream::iter(requests.map(Ok))));
+    let mut answers = Box::pin(pipe(Arc::clone(&cache), ASK_EVERY_TIME, stream::iter(requests.map(Ok))));
     assert_eq!(answers.next().await.unwrap().unwrap().batch, 3);
     cache.gate.add_permits(1);
     let mut rest = [0; 2];
@@ -137,7 +137,7 @@ async fn wrong_keys_and_entries_harm_no_others_of_their_batch() {
 async fn lookups_that_fail_are_no_misses_and_do_not_end_the_stream() {
     let cache = Arc::new(Simple::default());
     let requests = stream::iter([Ok(gets(1, &["a", "broken"])), Ok(gets(2, &["a"]))]);
-    let mut answers: Vec<_> = pipe(cache, requests)
+    let mut answers: Vec<_> = pipe(cache, ASK_EVERY_TIME, requests)
         .map(|answer| answer.unwrap())
         .map(|answer| (answer.batch, answer.gets))
         .collect()
@@ -162,7 +162,7 @@ async fn stores_that_fail_are_told_with_what_set_would_have_ended_with() {
 async fn too_large_a_batch_ends_the_stream() {
     let request =
         PipeRequest { batch: 1, gets: vec!["k".into(); crate::MAX_BATCH_KEYS], sets: vec![set("k", "v")] };
-    let status = answer(&Simple::default(), request).await.unwrap_err();
+    let status = answer(&Simple::default(), ASK_EVERY_TIME, request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
@@ -178,4 +178,38 @@ async fn an_answer_fits_into_one_message_whatever_the_size_of_values() {
     let wrong = one(&cache, sets(3, vec![set("", ""); crate::MAX_BATCH_KEYS])).await;
     assert_eq!(wrong.set_errors.len(), crate::MAX_BATCH_KEYS);
     assert!(wrong.encoded_len() < MAX_MESSAGE_BYTES);
+}
+
+#[tokio::test]
+async fn hits_are_leased_only_if_asked_for_and_never_for_longer_than_they_are_valid() {
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let hit = |leases: Leases, remaining| match leases.respond(Lookup::Hit { value: "1".into(), remaining }) {
+        GetResponse { outcome: Some(Outcome::Hit(hit)) } => (hit.ttl_remaining, hit.max_age),
+        other => panic!("no hit: {other:?}"),
+    };
+    let minute = Some(Duration::from_secs(60));
+    for (max_age, remaining, expected) in [
+        (Duration::ZERO, minute, (seconds(60), None)),
+        (Duration::from_secs(5), minute, (seconds(60), seconds(5))),
+        (Duration::from_secs(61), minute, (seconds(60), seconds(60))),
+        (Duration::from_secs(61), None, (None, seconds(61))),
+    ] {
+        assert_eq!(hit(CacheService::new(Miscounts).max_age(max_age).leases, remaining), expected);
+    }
+    assert_eq!(hit(CacheService::new(Miscounts).leases, minute), (seconds(60), None));
+}
+
+#[tokio::test]
+async fn every_method_that_looks_up_grants_leases() {
+    use crate::cache_server::Cache as _;
+
+    let service = CacheService::new(Simple::default()).max_age(Duration::from_secs(5));
+    service.set(Request::new(set("a", "1"))).await.unwrap();
+    let one = service.get(Request::new(GetRequest { key: "a".into() })).await.unwrap().into_inner();
+    let many = service.get_many(Request::new(GetManyRequest { keys: keys(&["a"]) })).await.unwrap();
+    let batch = answer(&*service.cache, service.leases, gets(1, &["a"])).await.unwrap();
+    for response in [&one, &many.into_inner().results[0], &batch.gets[0]] {
+        let Some(Outcome::Hit(hit)) = &response.outcome else { panic!("no hit: {response:?}") };
+        assert_eq!(hit.max_age, Some(prost_types::Duration { seconds: 5, nanos: 0 }));
+    }
 }

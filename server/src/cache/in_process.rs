@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
-use super::{Lookup, Miss};
+use super::{Lookup, Miss, Source};
 use crate::fib::FibIndex;
 
 /// Longer than any measurement.
@@ -24,7 +24,8 @@ impl InProcess {
     pub(super) fn get(&self, n: FibIndex) -> Lookup {
         match self.0.get(&n.get()) {
             Some((value, end)) => {
-                Lookup::Hit { value, ttl_remaining: Some(end.saturating_duration_since(Instant::now())) }
+                let ttl_remaining = Some(end.saturating_duration_since(Instant::now()));
+                Lookup::Hit { value, ttl_remaining, source: Source::Asked }
             }
             None => Lookup::Miss(Miss::NotFound),
         }

@@ -6,6 +6,7 @@
 #[cfg(feature = "in-process")]
 mod in_process;
 mod line;
+mod near;
 mod remote;
 
 use std::{sync::Arc, time::Duration};
@@ -47,9 +48,20 @@ pub enum Lookup {
         value: u64,
         /// How long it will keep it; `None` if it does not say or keeps it for ever.
         ttl_remaining: Option<Duration>,
+        /// Whether it was asked.
+        source: Source,
     },
     /// The number must be calculated.
     Miss(Miss),
+}
+
+/// Where a number comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The cache was asked.
+    Asked,
+    /// This process's own memory: the cache has given it before, with a lease that is not over.
+    Leased,
 }
 
 /// Why a number must be calculated. Only `Corrupt` and `Unavailable` are faults.
@@ -69,7 +81,7 @@ pub enum Miss {
 }
 
 impl Cache {
-    /// Asks for F(n). Ends within the timeout of the cache.
+    /// Looks F(n) up. Ends within the timeout of the cache.
     pub async fn get(&self, n: FibIndex) -> Lookup {
         let lookup = match self {
             Self::NoOp => return Lookup::Miss(Miss::NoPlugin),
@@ -78,7 +90,7 @@ impl Cache {
             Self::InProcess(cache) => cache.get(n),
         };
         match lookup {
-            Lookup::Hit { .. } => debug!(n = n.get(), "cache hit"),
+            Lookup::Hit { source, .. } => debug!(n = n.get(), ?source, "cache hit"),
             Lookup::Miss(reason) => debug!(n = n.get(), ?reason, "cache miss"),
         }
         lookup
@@ -98,7 +110,7 @@ impl Cache {
         }
     }
 
-    /// Ends all calls, so that the plugin can be stopped without one being open. Later ones are misses.
+    /// Ends all calls, so that the plugin can be stopped without one being open. Later ones are not made.
     pub async fn close(&self) {
         if let Self::Remote(remote) = self {
             remote.close().await;

@@ -6,23 +6,29 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cache_proto::{
-    GetResponse, MissReason, SetRequest, StatsRequest, StatsResponse, cache_client::CacheClient,
+    GetResponse, Hit, MissReason, SetRequest, StatsRequest, StatsResponse, cache_client::CacheClient,
     get_response::Outcome,
 };
 use plugin_sdk::host::{CallError, PluginChannel};
 use tonic::{Code, Request, Status};
 
-use super::{Lookup, Miss, line::Line, parse_value};
+use super::{
+    Lookup, Miss, Source,
+    line::Line,
+    near::{Look, Near, Number},
+    parse_value,
+};
 use crate::{config::CacheConfig, fib::FibIndex};
 
 /// The cache plugin, whichever instance that is at the moment.
 #[derive(Clone, Debug)]
 pub struct RemoteCache {
     line: Line,
+    near: Arc<Near>,
     channel: PluginChannel,
     client: CacheClient<PluginChannel>,
     timeout: Duration,
@@ -66,20 +72,33 @@ impl RemoteCache {
             .expect("flags take at most a hundred years, and seconds here are an i64");
         let line = Line::new(channel.clone(), config.timeout);
         let client = CacheClient::new(channel.clone());
+        let near = Arc::new(Near::new());
         // Instances are counted from 1.
-        Self { line, channel, client, timeout: config.timeout, ttl, without_stats: Arc::default() }
+        Self { line, near, channel, client, timeout: config.timeout, ttl, without_stats: Arc::default() }
     }
 
-    /// Asks for F(n).
+    /// Looks F(n) up: asks for it, unless the plugin has given it with a lease.
     pub(super) async fn get(&self, n: FibIndex) -> Lookup {
-        match self.line.get(n.to_string()).await {
-            Ok(response) => lookup(response),
-            Err(why) => Lookup::Miss(Miss::Unavailable(why)),
+        let question = match self.near.look(n, self.channel.instance(), Instant::now()) {
+            Look::Leased(Number { value, ttl_remaining }) => {
+                return Lookup::Hit { value, ttl_remaining, source: Source::Leased };
+            }
+            Look::Ask(question) => question,
+        };
+        let response = match self.line.get(n.to_string()).await {
+            Ok(response) => response,
+            Err(why) => return Lookup::Miss(Miss::Unavailable(why)),
+        };
+        let (max_age, lookup) = (max_age(&response), lookup(response));
+        if let (Some(max_age), Lookup::Hit { value, ttl_remaining, .. }) = (max_age, lookup) {
+            self.near.keep(question, Number { value, ttl_remaining }, max_age);
         }
+        lookup
     }
 
     /// Stores F(n) for the configured time.
     pub(super) async fn set(&self, n: FibIndex, value: u64) -> Result<(), Unavailable> {
+        let _until_answered = self.near.change(n);
         let ttl = Some(self.ttl);
         self.line.set(SetRequest { key: n.to_string(), value: value.to_string().into(), ttl }).await
     }
@@ -124,12 +143,26 @@ fn lookup(response: GetResponse) -> Lookup {
     match response.outcome {
         Some(Outcome::Hit(hit)) => match parse_value(&hit.value) {
             // A time that makes no sense is no reason to distrust the value; it only cannot be shown.
-            Some(value) => Lookup::Hit { value, ttl_remaining: hit.ttl_remaining.and_then(duration) },
+            Some(value) => {
+                let ttl_remaining = hit.ttl_remaining.and_then(duration);
+                Lookup::Hit { value, ttl_remaining, source: Source::Asked }
+            }
             None => Lookup::Miss(Miss::Corrupt),
         },
         Some(Outcome::Miss(miss)) if miss.reason() == MissReason::Expired => Lookup::Miss(Miss::Expired),
         Some(Outcome::Miss(_)) | None => Lookup::Miss(Miss::NotFound),
     }
+}
+
+/// For how long this answer may be given again without asking, `None` for not at all. A hit with a time that makes no
+/// sense, of either kind, is not to be relied upon for longer than it takes to give it once.
+fn max_age(response: &GetResponse) -> Option<Duration> {
+    let Some(Outcome::Hit(Hit { ttl_remaining, max_age: Some(max_age), .. })) = response.outcome.as_ref()
+    else {
+        return None;
+    };
+    let ttl_makes_sense = ttl_remaining.is_none_or(|ttl| duration(ttl).is_some());
+    duration(*max_age).filter(|max_age| ttl_makes_sense && !max_age.is_zero())
 }
 
 /// A duration from a plugin, if it is one. By hand, because `TryFrom` of prost-types 0.14 overflows for the most
@@ -142,13 +175,17 @@ fn duration(wire: prost_types::Duration) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use cache_proto::{Hit, Miss as WireMiss};
+    use cache_proto::Miss as WireMiss;
 
     use super::*;
 
     fn hit(value: &'static [u8], ttl: Option<(i64, i32)>) -> GetResponse {
         let ttl_remaining = ttl.map(|(seconds, nanos)| prost_types::Duration { seconds, nanos });
-        GetResponse { outcome: Some(Outcome::Hit(Hit { value: value.into(), ttl_remaining })) }
+        GetResponse { outcome: Some(Outcome::Hit(Hit { value: value.into(), ttl_remaining, max_age: None })) }
+    }
+
+    fn found(value: u64, ttl_remaining: Option<Duration>) -> Lookup {
+        Lookup::Hit { value, ttl_remaining, source: Source::Asked }
     }
 
     fn miss(reason: i32) -> GetResponse {
@@ -159,12 +196,12 @@ mod tests {
     fn responses_and_what_they_mean() {
         let ttl = |millis| Some(Duration::from_millis(millis));
         for (response, expected) in [
-            (hit(b"55", None), Lookup::Hit { value: 55, ttl_remaining: None }),
-            (hit(b"0", Some((12, 500_000_000))), Lookup::Hit { value: 0, ttl_remaining: ttl(12_500) }),
-            (hit(b"1", Some((0, 0))), Lookup::Hit { value: 1, ttl_remaining: ttl(0) }),
-            (hit(b"1", Some((-1, 0))), Lookup::Hit { value: 1, ttl_remaining: None }),
-            (hit(b"1", Some((i64::MAX, i32::MAX))), Lookup::Hit { value: 1, ttl_remaining: None }),
-            (hit(b"1", Some((i64::MIN, i32::MIN))), Lookup::Hit { value: 1, ttl_remaining: None }),
+            (hit(b"55", None), found(55, None)),
+            (hit(b"0", Some((12, 500_000_000))), found(0, ttl(12_500))),
+            (hit(b"1", Some((0, 0))), found(1, ttl(0))),
+            (hit(b"1", Some((-1, 0))), found(1, None)),
+            (hit(b"1", Some((i64::MAX, i32::MAX))), found(1, None)),
+            (hit(b"1", Some((i64::MIN, i32::MIN))), found(1, None)),
             (hit(b"", None), Lookup::Miss(Miss::Corrupt)),
             (hit(b"not a number", None), Lookup::Miss(Miss::Corrupt)),
             (miss(1), Lookup::Miss(Miss::NotFound)),
@@ -175,5 +212,32 @@ mod tests {
         ] {
             assert_eq!(lookup(response.clone()), expected, "{response:?}");
         }
+    }
+
+    #[test]
+    fn only_hits_with_times_that_make_sense_may_be_given_again() {
+        let second = Some(Duration::from_secs(1));
+        for (max_age_sent, ttl, expected) in [
+            (None, None, None),
+            (Some((1, 0)), None, second),
+            (Some((1, 0)), Some((12, 0)), second),
+            (Some((0, 1)), None, Some(Duration::from_nanos(1))),
+            (Some((i64::MAX, 999_999_999)), None, Some(Duration::new(i64::MAX as u64, 999_999_999))),
+            (Some((0, 0)), None, None),
+            (Some((-1, 0)), None, None),
+            (Some((0, -1)), None, None),
+            (Some((1, -1)), None, None),
+            (Some((1, 1_000_000_000)), None, None),
+            (Some((i64::MIN, i32::MIN)), None, None),
+            (Some((1, 0)), Some((-1, 0)), None),
+            (Some((1, 0)), Some((1, i32::MAX)), None),
+        ] {
+            let mut response = hit(b"55", ttl);
+            let Some(Outcome::Hit(hit)) = &mut response.outcome else { unreachable!() };
+            hit.max_age = max_age_sent.map(|(seconds, nanos)| prost_types::Duration { seconds, nanos });
+            assert_eq!(max_age(&response), expected, "{response:?}");
+        }
+        assert_eq!(max_age(&miss(1)), None);
+        assert_eq!(max_age(&GetResponse { outcome: None }), None);
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! fib; hit; ttl=12                        fib; fwd=bypass; detail=no-plugin
-//! fib; fwd=miss                           fib; fwd=bypass; detail=timeout
-//! fib; fwd=miss; detail=expired           fib; fwd=bypass; detail=unavailable
-//! fib; fwd=miss; collapsed                fib; fwd=bypass; detail=no-plugin; collapsed
+//! fib; hit; ttl=12; detail=lease          fib; fwd=bypass; detail=timeout
+//! fib; fwd=miss                           fib; fwd=bypass; detail=unavailable
+//! fib; fwd=miss; detail=expired           fib; fwd=bypass; detail=no-plugin; collapsed
+//! fib; fwd=miss; collapsed
 //! ```
 
 use http::{HeaderName, HeaderValue};
 
-use crate::cache::{Lookup, Miss, Unavailable};
+use crate::cache::{Lookup, Miss, Source, Unavailable};
 
 /// Name of the header.
 pub(super) const NAME: HeaderName = HeaderName::from_static("cache-status");
@@ -32,15 +33,19 @@ impl CacheStatus {
     }
 
     fn text(&self) -> String {
-        let (what, mut ttl) = (self.what(), itoa::Buffer::new());
-        let parts = match self.lookup {
-            Lookup::Hit { ttl_remaining: Some(left), .. } => {
-                [what, "; ttl=", ttl.format(left.as_secs().min(MAX_INTEGER))]
-            }
-            _ if self.collapsed => [what, "; collapsed", ""],
-            _ => [what, "", ""],
+        let mut ttl = itoa::Buffer::new();
+        let Lookup::Hit { ttl_remaining, source, .. } = self.lookup else {
+            return [self.what(), if self.collapsed { "; collapsed" } else { "" }].concat();
         };
-        parts.concat()
+        let (name, seconds) = match ttl_remaining {
+            Some(left) => ("; ttl=", ttl.format(left.as_secs().min(MAX_INTEGER))),
+            None => ("", ""),
+        };
+        let detail = match source {
+            Source::Asked => "",
+            Source::Leased => "; detail=lease",
+        };
+        [self.what(), name, seconds, detail].concat()
     }
 
     fn what(&self) -> &'static str {
@@ -64,11 +69,14 @@ mod tests {
 
     #[test]
     fn values() {
-        let hit = |ttl_remaining| Lookup::Hit { value: 1, ttl_remaining };
+        let hit = |ttl_remaining| Lookup::Hit { value: 1, ttl_remaining, source: Source::Asked };
+        let leased = |ttl_remaining| Lookup::Hit { value: 1, ttl_remaining, source: Source::Leased };
         for (lookup, collapsed, expected) in [
             (hit(None), false, "fib; hit"),
             (hit(Some(Duration::from_millis(12_900))), false, "fib; hit; ttl=12"),
             (hit(Some(Duration::MAX)), false, "fib; hit; ttl=999999999999999"),
+            (leased(None), false, "fib; hit; detail=lease"),
+            (leased(Some(Duration::from_millis(12_900))), false, "fib; hit; ttl=12; detail=lease"),
             (Lookup::Miss(Miss::NotFound), false, "fib; fwd=miss"),
             (Lookup::Miss(Miss::NotFound), true, "fib; fwd=miss; collapsed"),
             (Lookup::Miss(Miss::Expired), false, "fib; fwd=miss; detail=expired"),

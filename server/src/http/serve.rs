@@ -190,6 +190,7 @@ struct Server {
 impl Server {
     fn new(front: Front, config: &HttpConfig) -> Self {
         let mut http = http1::Builder::new();
+        // An answer is small: its two parts are sooner copied into one than gathered by the kernel.
         http.writev(false)
             .timer(TokioTimer::new())
             .header_read_timeout(config.header_timeout)

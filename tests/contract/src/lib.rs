@@ -5,6 +5,8 @@
 //! // In the tests of a plugin. `start` is given the name of the test, and gives a running plugin with an empty cache and
 //! // whatever has to live as long, or `None` where it cannot run.
 //! cache_contract::tests!(start);
+//! // With `--max-age=1m`.
+//! cache_contract::tests!(start_with_leases: a_lease_is_a_minute_if_asked_for_and_no_longer_than_its_entry);
 //! ```
 //!
 //! What the contract leaves open is left open: whether a plugin tells why it misses, how coarse its times are, what it
@@ -36,6 +38,7 @@ macro_rules! tests {
             flush_removes_everything_before_it_answers,
             stats_count_what_was_looked_up,
             a_get_sees_the_set_that_was_answered_before,
+            nothing_is_leased_unless_asked_for,
         }
     };
     ($start:path: $($promise:ident),* $(,)?) => {

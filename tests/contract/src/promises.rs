@@ -30,6 +30,17 @@ pub async fn get(plugin: &Plugin, key: &str) -> Option<Vec<u8>> {
     value(plugin.get(key).await.expect("an answer"))
 }
 
+/// Looks a key up in each way, and gives the hits.
+async fn hits(plugin: &Plugin, key: &str) -> Vec<Hit> {
+    let mut outcomes = plugin.get_many(keys(&[key])).await.expect("an answer");
+    outcomes.push(plugin.get(key).await.expect("an answer"));
+    let hit = |outcome| match outcome {
+        Outcome::Hit(hit) => hit,
+        Outcome::Miss(miss) => panic!("{key} is a miss: {miss:?}"),
+    };
+    outcomes.into_iter().map(hit).collect()
+}
+
 /// The time that a hit on this key has left.
 async fn remaining(plugin: &Plugin, key: &str) -> Option<Duration> {
     match plugin.get(key).await.expect("an answer") {
@@ -226,6 +237,29 @@ mod named {
             }
         };
         tokio::join!(one("a"), one("b"), one("c"), one("d"), one("e"), one("f"), one("g"), one("h"));
+    }
+
+    pub async fn nothing_is_leased_unless_asked_for(plugin: &Plugin) {
+        for ttl in [None, Some(Duration::from_secs(3600))] {
+            plugin.set(entry("k", "v", ttl)).await.expect("it is within the limits");
+            for hit in hits(plugin, "k").await {
+                assert_eq!(hit.max_age, None);
+            }
+        }
+    }
+
+    pub async fn a_lease_is_a_minute_if_asked_for_and_no_longer_than_its_entry(plugin: &Plugin) {
+        let minute = prost_types::Duration { seconds: 60, nanos: 0 };
+        for ttl in [None, Some(Duration::from_secs(3600))] {
+            plugin.set(entry("long", "v", ttl)).await.expect("it is within the limits");
+            for hit in hits(plugin, "long").await {
+                assert_eq!(hit.max_age, Some(minute));
+            }
+        }
+        plugin.set(entry("short", "v", Some(Duration::from_secs(30)))).await.expect("within the limits");
+        for hit in hits(plugin, "short").await {
+            assert!(hit.max_age.is_some() && hit.max_age == hit.ttl_remaining, "{hit:?}");
+        }
     }
 }
 

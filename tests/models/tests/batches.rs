@@ -18,7 +18,7 @@ const ROOM: usize = 10;
 const KEYS: [&str; 6] = ["a", "b", "a", "c", "b", "d"];
 
 fn value_of(key: &str) -> GetResponse {
-    let hit = Hit { value: format!("value of {key}").into(), ttl_remaining: None };
+    let hit = Hit { value: format!("value of {key}").into(), ..Hit::default() };
     GetResponse { outcome: Some(Outcome::Hit(hit)) }
 }
 

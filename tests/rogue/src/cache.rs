@@ -27,12 +27,14 @@ pub(crate) enum Fault {
     Unimplemented,
     /// GetMany and SetMany too, and no Pipe.
     Many,
+    /// Each hit may be given again for so many seconds and nanoseconds, whatever they are.
+    MaxAge(i64, i32),
     /// Exit status 9 instead of an answer, after so many calls of Get and Set.
     DieAfter(usize),
 }
 
 impl Fault {
-    /// Reads `name` or `name=value`, if it is the name of one.
+    /// Reads `name` or `name=value`, if it is the name of one. A duration is `1s999`, in seconds and nanoseconds.
     pub(crate) fn parse(argument: &str) -> Option<Self> {
         let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
         Some(match name {
@@ -41,6 +43,10 @@ impl Fault {
             "error-on-get" => Self::ErrorOnGet,
             "unimplemented" => Self::Unimplemented,
             "many" => Self::Many,
+            "max-age" => {
+                let (seconds, nanos) = value.split_once('s')?;
+                Self::MaxAge(seconds.parse().ok()?, nanos.parse().ok()?)
+            }
             "die-after" => Self::DieAfter(value.parse().ok()?),
             _ => return None,
         })
@@ -97,8 +103,12 @@ impl Cache {
             Some(Fault::CorruptValues) => Some(Bytes::from_static(b"forty-two")),
             _ => self.entries().get(key).cloned(),
         };
+        let max_age = match self.fault {
+            Some(Fault::MaxAge(seconds, nanos)) => Some(prost_types::Duration { seconds, nanos }),
+            _ => None,
+        };
         let outcome = match found {
-            Some(value) => Outcome::Hit(Hit { value, ttl_remaining: None }),
+            Some(value) => Outcome::Hit(Hit { value, ttl_remaining: None, max_age }),
             None => Outcome::Miss(Miss { reason: MissReason::NotFound.into() }),
         };
         GetResponse { outcome: Some(outcome) }

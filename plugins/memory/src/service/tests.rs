@@ -99,7 +99,7 @@ fn to_proto(duration: Duration) -> prost_types::Duration {
 
 fn hit(value: impl Into<Bytes>, millis: Option<u64>) -> Outcome {
     let ttl_remaining = millis.map(|millis| to_proto(Duration::from_millis(millis)));
-    Outcome::Hit(Hit { value: value.into(), ttl_remaining })
+    Outcome::Hit(Hit { value: value.into(), ttl_remaining, max_age: None })
 }
 
 #[tokio::test]

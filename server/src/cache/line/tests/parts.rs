@@ -31,7 +31,7 @@ fn set(key: &str, value_bytes: usize) -> (Set, oneshot::Receiver<Reply<SetReques
 
 /// What the plugin has for a key.
 fn value_of(key: &str) -> GetResponse {
-    let hit = Hit { value: format!("value of {key}").into(), ttl_remaining: None };
+    let hit = Hit { value: format!("value of {key}").into(), ..Hit::default() };
     GetResponse { outcome: Some(Outcome::Hit(hit)) }
 }
 

@@ -163,7 +163,7 @@ pub(super) fn right(request: &PipeRequest) -> PipeResponse {
 
 /// What it has for each key.
 pub(super) fn value_of(key: &str) -> GetResponse {
-    let hit = Hit { value: format!("value of {key}").into(), ttl_remaining: None };
+    let hit = Hit { value: format!("value of {key}").into(), ..Hit::default() };
     GetResponse { outcome: Some(Outcome::Hit(hit)) }
 }
 

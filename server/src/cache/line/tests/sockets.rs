@@ -390,7 +390,7 @@ async fn values_of_a_mebibyte_come_back_whole_or_not_at_all() {
     assert!(stores.join_all().await.into_iter().all(|stored| stored.is_ok()));
 
     let hit = |number: u8| {
-        let hit = cache_proto::Hit { value: value(number).into(), ttl_remaining: None };
+        let hit = cache_proto::Hit { value: value(number).into(), ..cache_proto::Hit::default() };
         GetResponse { outcome: Some(cache_proto::get_response::Outcome::Hit(hit)) }
     };
     let lookup = ask(&line, "3");
