@@ -23,6 +23,7 @@ pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
         (&["--features", "in-process"][..], "fib-server", "fib-server-in-process"),
         (&[], "fib-server", "fib-server"),
         (&[], "fib-cache-memory", "fib-cache-memory"),
+        (&[], "fib-cache-redis", "fib-cache-redis"),
         (&[], "bench", "bench"),
     ] {
         step(&format!("building {name}, as released"));
@@ -39,6 +40,7 @@ pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
         for (name, package, mode) in [
             ("go-inprocess", "./inprocess", "exe"),
             ("go-cache.so", "./so", "plugin"),
+            ("go-redis-cache.so", "./redisso", "plugin"),
             ("go-host", "./host", "exe"),
             ("go-plugin", "./plugin", "exe"),
         ] {

@@ -22,6 +22,7 @@ mod moment;
 mod plot;
 mod process;
 mod rate;
+mod redis;
 mod report;
 mod row;
 mod spread;

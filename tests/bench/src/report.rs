@@ -4,12 +4,13 @@ use std::fmt::{self, Write};
 use std::fs;
 
 use crate::moment::{Moments, Recovery};
-use crate::rate::{Figures, METRICS, Series};
+use crate::rate::{Figures, METRICS, Metric, Series};
 use crate::row::Row;
 use crate::spread::Spread;
 
-/// What the others are compared with.
-pub(crate) const BASES: [(&str, Row); 3] = [("A", Row::GoSo), ("B", Row::GoPlugin), ("C", Row::InProcess)];
+/// What the others are compared with; the last by those that ask Redis, too.
+pub(crate) const BASES: [(&str, Row); 4] =
+    [("A", Row::GoSo), ("B", Row::GoPlugin), ("C", Row::InProcess), ("D", Row::GoRedisSo)];
 
 /// The machine and the time, for whoever reads the figures later.
 pub(crate) fn heading(rounds: usize, seconds: f64) -> String {
@@ -24,12 +25,10 @@ pub(crate) fn heading(rounds: usize, seconds: f64) -> String {
          Figures are medians over the rounds. Ratios are taken within each round: median (least-most).\n\
          A round in which fewer than 99.9 % of a row's answers were hits, or its plugin was started again, does not count\n\
          for that row.\n\
-         A is \"{}\", B \"{}\", C \"{}\".\n",
+         {}.\n",
         model.unwrap_or("unknown processor"),
         kernel.trim(),
-        BASES[0].1.name(),
-        BASES[1].1.name(),
-        BASES[2].1.name(),
+        BASES.map(|(letter, row)| format!("{letter} is \"{}\"", row.name())).join(", "),
     )
 }
 
@@ -52,38 +51,51 @@ fn write_series(text: &mut String, series: &Series) -> fmt::Result {
     )?;
     if let Some(disturbed) = Spread::of(series.disturbed.iter().map(|share| 100.0 * share)) {
         let Spread { median, least, most } = disturbed;
-        writeln!(text, "Others had {median:.0} % ({least:.0}-{most:.0}) of the processors meanwhile.\n")?;
+        writeln!(text, "Others had {median:.0} % ({least:.0}-{most:.0}) of the processors meanwhile.")?;
     }
+    let (in_memory, in_redis) = BASES.split_at(3);
+    write_table(text, series, in_memory, |row| !row.asks_redis())?;
+    write_table(text, series, in_redis, Row::asks_redis)
+}
+
+/// The rows that are to be compared with `bases`, if there are any.
+fn write_table(
+    text: &mut String,
+    series: &Series,
+    bases: &[(&str, Row)],
+    fits: fn(Row) -> bool,
+) -> fmt::Result {
+    let rows: Vec<&Figures> = series.rows.iter().filter(|figures| fits(figures.row)).collect();
+    let (Some((first, _)), false) = (bases.first(), rows.is_empty()) else { return Ok(()) };
     let [rate, p50, p99, cpu] = METRICS;
+    let times: String = bases.iter().map(|(letter, _)| format!(" x {letter} |")).collect();
+    let lines = "---|".repeat(8 + bases.len());
     writeln!(
         text,
-        "| | req/s | x A | x B | x C | p50 us | p99 us | p99 x A | CPU us/req | CPU x A | hits % |\n|---|---|---|---|---|---|---|---|---|---|---|"
+        "\n| | req/s |{times} p50 us | p99 us | p99 x {first} | CPU us/req | CPU x {first} | hits % |\n|{lines}"
     )?;
-    for figures in &series.rows {
+    for figures in rows {
         let row = figures.row;
-        let median = |metric: crate::rate::Metric| {
+        let median = |metric: Metric| {
             Spread::of((metric.of)(figures).iter().copied())
                 .map_or_else(none, |spread| format!("{:.0}", spread.median))
         };
         let ratio = |metric, to| {
             series.ratio(metric, row, to).filter(|_| row != to).map_or_else(none, |spread| spread.to_string())
         };
-        let [a, b, c] = BASES.map(|(_, base)| base);
+        let times: String = bases.iter().map(|(_, to)| format!(" {} |", ratio(rate, *to))).collect();
         let hits = hits(figures);
         let cpu_us = Spread::of((cpu.of)(figures).iter().copied());
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {hits} |",
+            "| {} | {} |{times} {} | {} | {} | {} | {} | {hits} |",
             row.name(),
             median(rate),
-            ratio(rate, a),
-            ratio(rate, b),
-            ratio(rate, c),
             median(p50),
             median(p99),
-            ratio(p99, a),
+            ratio(p99, bases[0].1),
             cpu_us.map_or_else(none, |spread| format!("{:.1}", spread.median)),
-            ratio(cpu, a),
+            ratio(cpu, bases[0].1),
         )?;
     }
     Ok(())
@@ -95,7 +107,7 @@ pub(crate) fn moments(all: &[Moments], herd: u8, abandoned: u8) -> String {
         "\n### Once\n\n\
          Start: from `exec` to the first answer, and to the first one out of the cache. Herd: 64 clients ask for F({herd}) at once.\n\
          Left: processor time spent on F({abandoned}) after its only client has left. Killed: from SIGKILL for the plugin, with 8 clients,\n\
-         to 90 % of the rate, out of the cache; every answer until then was 200.\n\n\
+         to 90 % of the rate, out of the cache; every answer until then was 200. RSS: of the server, and of its plugin.\n\n\
          | | first answer ms | first hit ms | RSS MiB | herd s | herd CPU s | left CPU s | killed ms |\n|---|---|---|---|---|---|---|---|\n"
     );
     for moments in all {
@@ -109,13 +121,14 @@ pub(crate) fn moments(all: &[Moments], herd: u8, abandoned: u8) -> String {
             Some(Recovery::After(millis)) => format!("{millis:.0}"),
             Some(Recovery::Never) => "never".to_owned(),
         };
+        let resident: Vec<_> = moments.resident_mib.iter().map(|mib| format!("{mib:.1}")).collect();
+        let resident = resident.join(" + ");
         writeln!(
             text,
-            "| {} | {} | {} | {:.1} | {:.2} | {:.2} | {:.2} | {killed} |",
+            "| {} | {} | {} | {resident} | {:.2} | {:.2} | {:.2} | {killed} |",
             moments.row.name(),
             spread(moments.first_answer_ms),
             spread(moments.first_hit_ms),
-            moments.resident_mib,
             moments.herd_s,
             moments.herd_cpu_s,
             moments.abandoned_cpu_s,
@@ -187,7 +200,7 @@ Others had 20 % (10-30) of the processors meanwhile.
             row: Row::GoPlugin,
             first_answer_ms: Spread::of([1.0, 2.0, 3.0]),
             first_hit_ms: None,
-            resident_mib: 28.84,
+            resident_mib: vec![14.94, 13.88],
             herd_cpu_s: 18.1,
             herd_s: 9.13,
             abandoned_cpu_s: 4.8,
@@ -195,6 +208,6 @@ Others had 20 % (10-30) of the processors meanwhile.
         };
         let text = super::moments(&[moments], 38, 44);
         let last = text.lines().last().unwrap();
-        assert_eq!(last, "| Go, go-plugin | 2.0 (1.0-3.0) | - | 28.8 | 9.13 | 18.10 | 4.80 | never |");
+        assert_eq!(last, "| Go, go-plugin | 2.0 (1.0-3.0) | - | 14.9 + 13.9 | 9.13 | 18.10 | 4.80 | never |");
     }
 }

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::Failure;
 use crate::load::{self, RANDOM};
 use crate::process::Tree;
+use crate::redis::Redis;
 
 /// A server with a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,12 +28,23 @@ pub(crate) enum Row {
     Memory,
     /// Fib-server with the plugin in Go, which has Get and Set and nothing else.
     GetOnly,
+    /// A server in Go with a cache in Redis, asked from its own process, by `-buildmode=plugin`.
+    GoRedisSo,
+    /// Fib-server with the plugin `redis`.
+    Redis,
 }
 
 impl Row {
     /// The order of the tables.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::GoSo, Self::GoPlugin, Self::InProcess, Self::Memory, Self::GetOnly];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::GoSo,
+        Self::GoPlugin,
+        Self::InProcess,
+        Self::Memory,
+        Self::GetOnly,
+        Self::GoRedisSo,
+        Self::Redis,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -41,12 +53,14 @@ impl Row {
             Self::InProcess => "ours, in-process",
             Self::Memory => "ours, memory",
             Self::GetOnly => "ours, Go plugin, Get only",
+            Self::GoRedisSo => "Go, Redis, in-process .so",
+            Self::Redis => "ours, redis",
         }
     }
 
     /// Whether the cache is a process of its own that can be killed.
     pub(crate) fn has_plugin(self) -> bool {
-        !matches!(self, Self::GoSo | Self::InProcess)
+        !matches!(self, Self::GoSo | Self::InProcess | Self::GoRedisSo)
     }
 
     /// The programs that it needs, the server first.
@@ -57,16 +71,24 @@ impl Row {
             Self::InProcess => &["fib-server-in-process"],
             Self::Memory => &["fib-server", "fib-cache-memory"],
             Self::GetOnly => &["fib-server", "go-plugin"],
+            Self::GoRedisSo => &["go-inprocess", "go-redis-cache.so"],
+            Self::Redis => &["fib-server", "fib-cache-redis"],
         }
     }
 
-    /// The first of its programs that is not in `folder`.
+    /// The first thing it needs that is not there: one of its programs in `folder`, or Redis.
     pub(crate) fn missing(self, folder: &Path) -> Option<&'static str> {
-        self.programs().iter().find(|program| !folder.join(program).is_file()).copied()
+        let program = self.programs().iter().find(|program| !folder.join(program).is_file()).copied();
+        program.or_else(|| (self.asks_redis() && !Redis::is_installed()).then_some(Redis::PROGRAM))
     }
 
     fn is_ours(self) -> bool {
-        !matches!(self, Self::GoSo | Self::GoPlugin)
+        !matches!(self, Self::GoSo | Self::GoPlugin | Self::GoRedisSo)
+    }
+
+    /// Whether its cache is in Redis.
+    pub(crate) fn asks_redis(self) -> bool {
+        matches!(self, Self::GoRedisSo | Self::Redis)
     }
 }
 
@@ -75,7 +97,11 @@ impl Row {
 pub(crate) struct Running {
     pub(crate) row: Row,
     pub(crate) address: SocketAddr,
+    /// When its process was started: after its Redis, if it has one.
+    pub(crate) started: Instant,
     child: Child,
+    /// Not one of its processes: what Redis takes is not counted.
+    _redis: Option<Redis>,
     _directory: TempDir,
 }
 
@@ -90,6 +116,7 @@ impl Running {
         let directory = tempfile::Builder::new().prefix("bench-").tempdir()?;
         let port_file = directory.path().join("port");
         let programs: Vec<PathBuf> = row.programs().iter().map(|program| folder.join(program)).collect();
+        let redis = if row.asks_redis() { Some(Redis::start(directory.path())?) } else { None };
         let mut command = Command::new(&programs[0]);
         without_our_variables(&mut command);
         command.env("TMPDIR", directory.path()).env("XDG_RUNTIME_DIR", directory.path());
@@ -99,13 +126,19 @@ impl Running {
             if let Some(plugin) = programs.get(1) {
                 command.arg("--cache-plugin-path").arg(plugin);
             }
+            if let Some(redis) = &redis {
+                command.arg(format!("--cache-plugin-arg=--url={}", redis.url()));
+            }
         } else {
             // Its stdin ends with this process.
             command.args(&programs[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            command.envs(redis.as_ref().map(|redis| ("REDIS_URL", redis.url())));
         }
+        let started = Instant::now();
         let child = spawn(&mut command)?;
         // From here on it is ended whatever happens.
-        let mut running = Self { row, address: ([127, 0, 0, 1], 0).into(), child, _directory: directory };
+        let address = ([127, 0, 0, 1], 0).into();
+        let mut running = Self { row, address, started, child, _redis: redis, _directory: directory };
         running.address = if row.is_ours() {
             running.wait("its address", || parse(&fs::read_to_string(&port_file).ok()?))?
         } else {
@@ -138,17 +171,8 @@ impl Running {
     }
 
     /// Waits for something of it.
-    pub(crate) fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
-        let begun = Instant::now();
-        loop {
-            match look() {
-                Some(found) => return Ok(found),
-                None if begun.elapsed() > PATIENCE => {
-                    return Err(format!("{}: no {what} after {PATIENCE:?}", self.row.name()).into());
-                }
-                None => std::thread::sleep(PAUSE),
-            }
-        }
+    pub(crate) fn wait<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
+        wait_for(self.row.name(), what, look)
     }
 }
 
@@ -160,6 +184,20 @@ impl Drop for Running {
         // A plugin on go-plugin outlives a host that is killed.
         for pid in plugins.descendants() {
             kill(*pid);
+        }
+    }
+}
+
+/// Waits for something of `whom`.
+pub(crate) fn wait_for<T>(whom: &str, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Some(found) => return Ok(found),
+            None if begun.elapsed() > PATIENCE => {
+                return Err(format!("{whom}: no {what} after {PATIENCE:?}").into());
+            }
+            None => std::thread::sleep(PAUSE),
         }
     }
 }
@@ -179,8 +217,9 @@ fn without_our_variables(command: &mut Command) {
     }
 }
 
+/// Starts a program.
 #[expect(clippy::disallowed_methods, reason = "servers are started, not plugins")]
-fn spawn(command: &mut Command) -> Result<Child, Failure> {
+pub(crate) fn spawn(command: &mut Command) -> Result<Child, Failure> {
     let program = command.get_program().to_owned();
     command.spawn().map_err(|error| format!("{} does not start: {error}", program.display()).into())
 }
