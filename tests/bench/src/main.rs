@@ -26,6 +26,8 @@ mod redis;
 mod report;
 mod row;
 mod spread;
+mod started;
+mod stop;
 
 use std::error::Error;
 use std::fs;
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
+    stop::listen()?;
     raise_limit_on_files()?;
     let rows = rows(args)?;
     let plan = Plan {

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::Failure;
 use crate::load::{self, Clients, Keys};
 use crate::rate::in_turn;
-use crate::row::{Row, Running, kill};
+use crate::row::{Row, Running};
 use crate::spread::Spread;
+use crate::started::kill;
+use crate::{Failure, stop};
 
 /// What a row did in its moments; `None` where there is nothing to measure.
 #[derive(Debug)]
@@ -126,9 +127,9 @@ fn starts(rows: &[Row], folder: &Path, rounds: usize) -> Result<Vec<Vec<Start>>,
 fn start(row: Row, folder: &Path) -> Result<Start, Failure> {
     let server = Running::start(row, folder)?;
     let ask = || load::ask(server.address, 1).ok();
-    server.wait("an answer", ask)?;
+    server.wait("answer", ask)?;
     let answer = millis(server.started.elapsed());
-    server.wait("a hit", || ask().filter(|hit| *hit))?;
+    server.wait("hit", || ask().filter(|hit| *hit))?;
     Ok(Start { answer, hit: millis(server.started.elapsed()) })
 }
 
@@ -149,6 +150,7 @@ fn abandoned(server: &Running, n: u8) -> Result<f64, Failure> {
     let (left, before) = (Instant::now(), processes.cpu());
     let mut last = before;
     while left.elapsed() < WATCHED {
+        stop::check()?;
         sleep(10 * LEAVES_AFTER);
         let now = processes.cpu();
         if now == last {

@@ -3,17 +3,19 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::Failure;
-use crate::row::{spawn, wait_for};
+use crate::started::{self, Started, wait_for};
 
 /// It listens on a Unix socket and stores nothing. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    child: Child,
     socket: PathBuf,
+    _server: Started,
 }
 
 impl Redis {
@@ -27,13 +29,14 @@ impl Redis {
     }
 
     /// Starts one with its socket in `directory`, and waits until it answers.
-    pub(crate) fn start(directory: &Path) -> Result<Self, Failure> {
-        let socket = directory.join("redis.sock");
-        let mut command = Command::new(Self::PROGRAM);
+    pub(crate) fn start(directory: &TempDir) -> Result<Self, Failure> {
+        let socket = directory.path().join("redis.sock");
+        let mut command = started::command(Path::new(Self::PROGRAM), directory);
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--loglevel", "warning", "--dir"]);
-        command.arg(directory).arg("--unixsocket").arg(&socket).stdin(Stdio::null()).stdout(Stdio::null());
-        let redis = Self { child: spawn(&mut command)?, socket };
-        wait_for(Self::PROGRAM, "an answer", || redis.ping())?;
+        command.arg(directory.path()).arg("--unixsocket").arg(&socket);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let redis = Self { socket, _server: Started::new(&mut command)? };
+        wait_for(Self::PROGRAM, "answer", || redis.ping())?;
         Ok(redis)
     }
 
@@ -49,12 +52,5 @@ impl Redis {
         let mut answer = [0; 7];
         stream.read_exact(&mut answer).ok()?;
         (answer == *b"+PONG\r\n").then_some(())
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _reaped_already = self.child.wait();
     }
 }
