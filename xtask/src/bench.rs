@@ -24,6 +24,7 @@ pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
         (&[], "fib-server", "fib-server"),
         (&[], "fib-cache-memory", "fib-cache-memory"),
         (&[], "fib-cache-redis", "fib-cache-redis"),
+        (&[], "bench-crossing", "bench-crossing"),
         (&[], "bench", "bench"),
     ] {
         step(&format!("building {name}, as released"));

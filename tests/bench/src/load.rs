@@ -22,6 +22,15 @@ pub(crate) enum Keys {
     Random,
 }
 
+impl Keys {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Random => "random",
+        }
+    }
+}
+
 /// The number of [`Keys::Hot`].
 const HOT: u8 = 20;
 

@@ -16,6 +16,7 @@
     reason = "tables for a person, and how far it has come"
 )]
 
+mod crossing;
 mod histogram;
 mod load;
 mod moment;
@@ -74,6 +75,10 @@ struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 11)]
     starts: usize,
 
+    /// Seconds for each size of batch and value, to see what a key costs; 0 leaves that out.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = seconds_or_none)]
+    costs: f64,
+
     /// The number that 64 clients ask for at once.
     #[arg(long, value_name = "N", default_value_t = 38, value_parser = clap::value_parser!(u8).range(26..=50))]
     herd: u8,
@@ -122,13 +127,18 @@ fn run(args: &Args) -> Result<(), Failure> {
         let sizes = Sizes { starts: args.starts, herd: args.herd, abandoned: args.left };
         text += &report::moments(&moment::measure(&rows, &args.programs, sizes)?, args.herd, args.left);
     }
-    fs::create_dir_all(&args.out)?;
+    let mut plots = Vec::new();
     for keys in &args.keys {
-        for metric in METRICS {
-            let words = format!("{} {keys:?}", metric.name).to_lowercase();
-            let name = words.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
-            fs::write(args.out.join(name).with_extension("svg"), plot::svg(&series, *keys, metric))?;
-        }
+        plots.extend(METRICS.map(|metric| plot::of_rates(&series, *keys, metric)));
+    }
+    if let Some(time) = time_for_costs(args) {
+        let costs = crossing::measure(&args.programs, plan.rounds, time)?;
+        text += &report::costs(&costs);
+        plots.extend(plot::of_costs(&costs));
+    }
+    fs::create_dir_all(&args.out)?;
+    for plot in &plots {
+        fs::write(args.out.join(plot.file()).with_extension("svg"), plot.svg())?;
     }
     fs::write(args.out.join("report.md"), &text)?;
     print!("{text}");
@@ -156,6 +166,20 @@ fn rows(args: &Args) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
+/// How long each cost is measured, if costs are wanted and their programs are there.
+fn time_for_costs(args: &Args) -> Option<Duration> {
+    if args.costs == 0.0 {
+        return None;
+    }
+    match crossing::PROGRAMS.into_iter().find(|program| !args.programs.join(program).is_file()) {
+        Some(program) => {
+            progress(&format!("left out: costs of a key, as there is no {program}"));
+            None
+        }
+        None => Some(Duration::from_secs_f64(args.costs)),
+    }
+}
+
 /// For as many connections as are asked for: the usual limit is 1024 files.
 fn raise_limit_on_files() -> Result<(), Failure> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -167,6 +191,10 @@ fn seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("must be a number from 0.1 to 3600".into()),
     }
+}
+
+fn seconds_or_none(text: &str) -> Result<f64, String> {
+    if text == "0" { Ok(0.0) } else { seconds(text) }
 }
 
 /// Says on stderr what is being done.

@@ -53,14 +53,16 @@ pub(crate) struct Figures {
 pub(crate) struct Metric {
     pub(crate) name: &'static str,
     pub(crate) of: fn(&Figures) -> &[f64],
+    /// Whether it is ten times as much, and more, where there is more load.
+    pub(crate) spans_decades: bool,
 }
 
 /// All columns.
 pub(crate) const METRICS: [Metric; 4] = [
-    Metric { name: "requests/s", of: |figures| &figures.per_second },
-    Metric { name: "p50 us", of: |figures| &figures.p50_us },
-    Metric { name: "p99 us", of: |figures| &figures.p99_us },
-    Metric { name: "CPU us/request", of: |figures| &figures.cpu_us },
+    Metric { name: "requests/s", of: |figures| &figures.per_second, spans_decades: false },
+    Metric { name: "p50 us", of: |figures| &figures.p50_us, spans_decades: true },
+    Metric { name: "p99 us", of: |figures| &figures.p99_us, spans_decades: true },
+    Metric { name: "CPU us/request", of: |figures| &figures.cpu_us, spans_decades: true },
 ];
 
 impl Series {

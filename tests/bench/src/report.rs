@@ -3,7 +3,9 @@
 use std::fmt::{self, Write};
 use std::fs;
 
+use crate::crossing::{BATCHES, CROSSING_BYTES, CROSSINGS, Cost, Load, VALUES, Way};
 use crate::moment::{Moments, Recovery};
+use crate::plot::bytes;
 use crate::rate::{Figures, METRICS, Metric, Series};
 use crate::row::Row;
 use crate::spread::Spread;
@@ -42,8 +44,7 @@ pub(crate) fn rates(all: &[Series]) -> String {
 }
 
 fn write_series(text: &mut String, series: &Series) -> fmt::Result {
-    let keys = format!("{:?}", series.keys).to_lowercase();
-    let connections = series.connections;
+    let (keys, connections) = (series.keys.name(), series.connections);
     writeln!(
         text,
         "\n### {keys} keys, {connections} connection{}\n",
@@ -136,6 +137,84 @@ pub(crate) fn moments(all: &[Moments], herd: u8, abandoned: u8) -> String {
         .expect("a String takes everything");
     }
     text
+}
+
+/// The tables of what a crossing costs, and a key in it.
+pub(crate) fn costs(all: &[Cost]) -> String {
+    let mut text = String::new();
+    write_crossings(&mut text, all).expect("a String takes everything");
+    for (name, of) in COSTS {
+        write_costs(&mut text, all, name, of).expect("a String takes everything");
+    }
+    text
+}
+
+type OfCost = fn(&Cost) -> &[f64];
+
+const COSTS: [(&str, OfCost); 2] = [("us", |cost| &cost.wall_us), ("CPU us", |cost| &cost.cpu_us)];
+
+fn cost(all: &[Cost], way: Way, batch: usize, value_bytes: usize) -> Option<&Cost> {
+    all.iter().find(|cost| cost.way == way && cost.load == Load { batch, value_bytes })
+}
+
+fn write_crossings(text: &mut String, all: &[Cost]) -> fmt::Result {
+    writeln!(
+        text,
+        "\n### A crossing\n\n\
+         Without a server: a process with one thread has keys looked up by another, and does nothing else. Values have \
+         {CROSSING_BYTES} bytes.\n\
+         Floor: frames with a length on a Unix socket, no HTTP/2, no protobuf, and no cache behind it. Pipe and Get: those of\n\
+         the plugin `memory`. Two batches are on their way at a time; of Get, which is a call for each key, as many calls as\n\
+         the batch has keys. Time and CPU are those of a key, CPU of both processes.\n\n\
+         | keys | | crossings/s | us | x floor | CPU us | x floor |\n|---|---|---|---|---|---|---|"
+    )?;
+    for batch in CROSSINGS {
+        for way in Way::ALL {
+            let Some(measured) = cost(all, way, batch, CROSSING_BYTES) else { continue };
+            let floor = cost(all, Way::Floor, batch, CROSSING_BYTES).filter(|_| way != Way::Floor);
+            let ratio = |of: OfCost| {
+                let ratio = floor.and_then(|floor| Spread::of_ratios(of(measured), of(floor)));
+                ratio.map_or_else(none, |spread| spread.to_string())
+            };
+            let keys = if way == Way::Get { 1 } else { batch };
+            let crossings = measured.wall_us.iter().map(|us| 1e6 / (us * keys as f64));
+            let crossings = Spread::of(crossings).map_or_else(none, |spread| format!("{:.0}", spread.median));
+            let [(us, wall_ratio), (cpu_us, cpu_ratio)] =
+                COSTS.map(|(_, of)| (short(of(measured)), ratio(of)));
+            let name = way.name();
+            writeln!(
+                text,
+                "| {batch} | {name} | {crossings} | {us} | {wall_ratio} | {cpu_us} | {cpu_ratio} |"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn write_costs(text: &mut String, all: &[Cost], name: &str, of: OfCost) -> fmt::Result {
+    let batches: String = BATCHES.iter().map(|batch| format!(" {batch} |")).collect();
+    let lines = "---|".repeat(2 + BATCHES.len());
+    writeln!(
+        text,
+        "\n### {name} per key, by size of value and keys looked up together\n\n\
+         What does not fit into a message of 4 MiB is left out.\n\n\
+         | value | |{batches}\n|{lines}"
+    )?;
+    for value_bytes in VALUES {
+        for way in Way::ALL {
+            let cell = |batch| cost(all, way, batch, value_bytes).map_or_else(none, |cost| short(of(cost)));
+            let cells: String = BATCHES.iter().map(|batch| format!(" {} |", cell(*batch))).collect();
+            writeln!(text, "| {} | {} |{cells}", bytes(value_bytes), way.name())?;
+        }
+    }
+    Ok(())
+}
+
+/// `12.3 (11.9-15.0)`, with as many digits as mean something.
+fn short(figures: &[f64]) -> String {
+    let Some(Spread { median, least, most }) = Spread::of(figures.iter().copied()) else { return none() };
+    let digits = if median < 10.0 { 2 } else { usize::from(median < 1000.0) };
+    format!("{median:.digits$} ({least:.digits$}-{most:.digits$})")
 }
 
 /// The share of hits, and how many rounds count if not all do.
