@@ -58,6 +58,7 @@ pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
     step("measuring; Ctrl-C stops it");
     let mut bench = Command::new(programs.join("bench"));
     bench.args(flags).arg("--programs").arg(&programs).arg("--out").arg(&folder);
+    bench.arg("--repository").arg(root);
     let error = bench.exec();
     Err(format!("{} does not start: {error}", bench.get_program().display()).into())
 }

@@ -23,6 +23,7 @@ mod moment;
 mod plot;
 mod process;
 mod rate;
+mod readme;
 mod redis;
 mod report;
 mod row;
@@ -42,6 +43,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use self::load::Keys;
 use self::moment::Sizes;
 use self::rate::{METRICS, Plan};
+use self::readme::Readme;
 use self::row::{Row, Running};
 
 type Failure = Box<dyn Error>;
@@ -87,6 +89,14 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 44, value_parser = clap::value_parser!(u8).range(26..=50))]
     left: u8,
 
+    /// Show the figures in the repository's README.md, and put the report and the plots into its docs/bench.
+    #[arg(long)]
+    readme: bool,
+
+    /// Where the README is.
+    #[arg(long, value_name = "DIR", hide = true, default_value = ".")]
+    repository: PathBuf,
+
     /// Where the programs are.
     #[arg(long, value_name = "DIR", hide = true)]
     programs: PathBuf,
@@ -116,8 +126,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         connections: args.connections.iter().copied().map(usize::from).collect(),
         keys: args.keys.clone(),
     };
-    let heading = report::heading(plan.rounds, args.seconds);
-    let mut text = heading;
+    let readme = if args.readme { Some(Readme::of(&args.repository)?) } else { None };
+    let heading = report::heading(&plan);
+    let mut text = heading.clone();
     let servers =
         rows.iter().map(|row| Running::start_warm(*row, &args.programs)).collect::<Result<Vec<_>, _>>()?;
     let series = rate::measure(&servers, &plan)?;
@@ -143,6 +154,11 @@ fn run(args: &Args) -> Result<(), Failure> {
     fs::write(args.out.join("report.md"), &text)?;
     print!("{text}");
     progress(&format!("the table and plots are in {}", args.out.display()));
+    if let Some(readme) = readme {
+        let summary = format!("{heading}{}", report::summary(&series));
+        readme.show(&summary, &text, &plots, METRICS.len())?;
+        progress("the README shows them");
+    }
     Ok(())
 }
 

@@ -71,7 +71,8 @@ impl Series {
         Spread::of_ratios((metric.of)(self.figures(row)?), (metric.of)(self.figures(to)?))
     }
 
-    fn figures(&self, row: Row) -> Option<&Figures> {
+    /// Those of a row, if it was measured.
+    pub(crate) fn figures(&self, row: Row) -> Option<&Figures> {
         self.rows.iter().find(|figures| figures.row == row)
     }
 }

@@ -2,11 +2,13 @@
 
 use std::fmt::{self, Write};
 use std::fs;
+use std::time::SystemTime;
 
 use crate::crossing::{BATCHES, CROSSING_BYTES, CROSSINGS, Cost, Load, VALUES, Way};
+use crate::load::Keys;
 use crate::moment::{Moments, Recovery};
 use crate::plot::bytes;
-use crate::rate::{Figures, METRICS, Metric, Series};
+use crate::rate::{Figures, METRICS, Metric, Plan, Series};
 use crate::row::Row;
 use crate::spread::Spread;
 
@@ -15,23 +17,57 @@ pub(crate) const BASES: [(&str, Row); 4] =
     [("A", Row::GoSo), ("B", Row::GoPlugin), ("C", Row::InProcess), ("D", Row::GoRedisSo)];
 
 /// The machine and the time, for whoever reads the figures later.
-pub(crate) fn heading(rounds: usize, seconds: f64) -> String {
+pub(crate) fn heading(plan: &Plan) -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model =
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
+    // What comes after a dash is who has built it.
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let Plan { rounds, time, .. } = plan;
     format!(
-        "{cores} x {}, Linux {}; {rounds} rounds of {seconds} s.\n\
+        "{}: {cores} x {}, Linux {kernel}; {rounds} round{} of {time:?}.\n\
          Figures are medians over the rounds. Ratios are taken within each round: median (least-most).\n\
          A round in which fewer than 99.9 % of a row's answers were hits, or its plugin was started again, does not count\n\
          for that row.\n\
          {}.\n",
+        now.split('T').next().unwrap_or_default(),
         model.unwrap_or("unknown processor"),
-        kernel.trim(),
+        plural(*rounds),
         BASES.map(|(letter, row)| format!("{letter} is \"{}\"", row.name())).join(", "),
     )
+}
+
+/// Of all tables the few lines that are ours: our plugins with hot keys, beside what they are compared with.
+pub(crate) fn summary(all: &[Series]) -> String {
+    let mut text = String::new();
+    let (in_memory, in_redis) = BASES.split_at(3);
+    for (row, bases) in [(Row::Memory, in_memory), (Row::Redis, in_redis)] {
+        let hot = |series: &&Series| series.keys == Keys::Hot && series.figures(row).is_some();
+        let series: Vec<&Series> = all.iter().filter(hot).collect();
+        write_summary(&mut text, row, bases, &series).expect("a String takes everything");
+    }
+    text
+}
+
+fn write_summary(text: &mut String, row: Row, bases: &[(&str, Row)], all: &[&Series]) -> fmt::Result {
+    if !all.is_empty() {
+        writeln!(text, "\n{} |\n|{}", columns(row.name(), bases), "---|".repeat(7 + bases.len()))?;
+    }
+    for series in all {
+        if let Some(figures) = series.figures(row) {
+            let connections = format!("{} connection{}", series.connections, plural(series.connections));
+            writeln!(text, "| {connections} |{} |", cells(series, figures, bases))?;
+        }
+    }
+    Ok(())
+}
+
+fn plural(number: usize) -> &'static str {
+    if number == 1 { "" } else { "s" }
 }
 
 /// One table for each load.
@@ -45,11 +81,7 @@ pub(crate) fn rates(all: &[Series]) -> String {
 
 fn write_series(text: &mut String, series: &Series) -> fmt::Result {
     let (keys, connections) = (series.keys.name(), series.connections);
-    writeln!(
-        text,
-        "\n### {keys} keys, {connections} connection{}\n",
-        if connections == 1 { "" } else { "s" }
-    )?;
+    writeln!(text, "\n### {keys} keys, {connections} connection{}\n", plural(connections))?;
     if let Some(disturbed) = Spread::of(series.disturbed.iter().map(|share| 100.0 * share)) {
         let Spread { median, least, most } = disturbed;
         writeln!(text, "Others had {median:.0} % ({least:.0}-{most:.0}) of the processors meanwhile.")?;
@@ -67,39 +99,48 @@ fn write_table(
     fits: fn(Row) -> bool,
 ) -> fmt::Result {
     let rows: Vec<&Figures> = series.rows.iter().filter(|figures| fits(figures.row)).collect();
-    let (Some((first, _)), false) = (bases.first(), rows.is_empty()) else { return Ok(()) };
-    let [rate, p50, p99, cpu] = METRICS;
-    let times: String = bases.iter().map(|(letter, _)| format!(" x {letter} |")).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
     let lines = "---|".repeat(8 + bases.len());
-    writeln!(
-        text,
-        "\n| | req/s |{times} p50 us | p99 us | p99 x {first} | CPU us/req | CPU x {first} | hits % |\n|{lines}"
-    )?;
+    writeln!(text, "\n{} | hits % |\n|{lines}", columns("", bases))?;
     for figures in rows {
-        let row = figures.row;
-        let median = |metric: Metric| {
-            Spread::of((metric.of)(figures).iter().copied())
-                .map_or_else(none, |spread| format!("{:.0}", spread.median))
-        };
-        let ratio = |metric, to| {
-            series.ratio(metric, row, to).filter(|_| row != to).map_or_else(none, |spread| spread.to_string())
-        };
-        let times: String = bases.iter().map(|(_, to)| format!(" {} |", ratio(rate, *to))).collect();
-        let hits = hits(figures);
-        let cpu_us = Spread::of((cpu.of)(figures).iter().copied());
-        writeln!(
-            text,
-            "| {} | {} |{times} {} | {} | {} | {} | {} | {hits} |",
-            row.name(),
-            median(rate),
-            median(p50),
-            median(p99),
-            ratio(p99, bases[0].1),
-            cpu_us.map_or_else(none, |spread| format!("{:.1}", spread.median)),
-            ratio(cpu, bases[0].1),
-        )?;
+        let (name, cells, hits) = (figures.row.name(), cells(series, figures, bases), hits(figures));
+        writeln!(text, "| {name} |{cells} | {hits} |")?;
     }
     Ok(())
+}
+
+/// What is told of a row: the names of the columns.
+fn columns(first: &str, bases: &[(&str, Row)]) -> String {
+    let times: String = bases.iter().map(|(letter, _)| format!(" x {letter} |")).collect();
+    let base = bases.first().map_or("", |(letter, _)| letter);
+    let first = if first.is_empty() { String::new() } else { format!("{first} ") };
+    format!("| {first}| req/s |{times} p50 us | p99 us | p99 x {base} | CPU us/req | CPU x {base}")
+}
+
+/// What is told of a row: the figures.
+fn cells(series: &Series, figures: &Figures, bases: &[(&str, Row)]) -> String {
+    let [rate, p50, p99, cpu] = METRICS;
+    let row = figures.row;
+    let median = |metric: Metric, digits: usize| {
+        let spread = Spread::of((metric.of)(figures).iter().copied());
+        spread.map_or_else(none, |spread| format!("{:.digits$}", spread.median))
+    };
+    let ratio = |metric, to| {
+        series.ratio(metric, row, to).filter(|_| row != to).map_or_else(none, |spread| spread.to_string())
+    };
+    let first = bases.first().map_or(row, |(_, to)| *to);
+    let times: String = bases.iter().map(|(_, to)| format!(" {} |", ratio(rate, *to))).collect();
+    format!(
+        " {} |{times} {} | {} | {} | {} | {}",
+        median(rate, 0),
+        median(p50, 0),
+        median(p99, 0),
+        ratio(p99, first),
+        median(cpu, 1),
+        ratio(cpu, first),
+    )
 }
 
 /// The table of what happens once.
@@ -234,7 +275,6 @@ fn none() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Keys;
 
     fn figures(row: Row, factor: f64) -> Figures {
         let rounds = |figure: f64| vec![figure * factor, 2.0 * figure * factor, 3.0 * figure * factor];
