@@ -210,7 +210,10 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn seconds_or_none(text: &str) -> Result<f64, String> {
-    if text == "0" { Ok(0.0) } else { seconds(text) }
+    match text.parse() {
+        Ok(seconds) if seconds == 0.0 || (0.01..=60.0).contains(&seconds) => Ok(seconds),
+        _ => Err("must be 0 or a number from 0.01 to 60".into()),
+    }
 }
 
 /// Says on stderr what is being done.
