@@ -254,7 +254,12 @@ fn write_costs(text: &mut String, all: &[Cost], name: &str, of: OfCost) -> fmt::
 /// `12.3 (11.9-15.0)`, with as many digits as mean something.
 fn short(figures: &[f64]) -> String {
     let Some(Spread { median, least, most }) = Spread::of(figures.iter().copied()) else { return none() };
-    let digits = if median < 10.0 { 2 } else { usize::from(median < 1000.0) };
+    let digits = match median {
+        ..1.0 => 3,
+        ..10.0 => 2,
+        ..1000.0 => 1,
+        _ => 0,
+    };
     format!("{median:.digits$} ({least:.digits$}-{most:.digits$})")
 }
 
@@ -311,6 +316,19 @@ Others had 20 % (10-30) of the processors meanwhile.
         figures.per_second[1] = f64::NAN;
         figures.hits[1] = 0.25;
         assert_eq!(hits(&figures), "100.0 (25.0-100.0), 2 of 3 rounds count");
+    }
+
+    #[test]
+    fn small_figures_have_more_digits() {
+        for (figure, expected) in [
+            (0.0214, "0.021 (0.021-0.021)"),
+            (9.994, "9.99 (9.99-9.99)"),
+            (36.51, "36.5 (36.5-36.5)"),
+            (1000.4, "1000 (1000-1000)"),
+        ] {
+            assert_eq!(short(&[figure]), expected);
+        }
+        assert_eq!(short(&[]), "-");
     }
 
     #[test]
