@@ -11,6 +11,9 @@ use std::process::Command;
 use crate::tools::{self, Task};
 use crate::{Outcome, cargo, run, step, succeed};
 
+/// What there is in Go: for each program its name, its package and for what `-buildmode`.
+const GO: &str = include_str!("../../tests/peers/go/programs.txt");
+
 /// Measures, with `flags` for the program that does. Returns only if something fails before that.
 pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
     let target = run::target()?;
@@ -23,6 +26,8 @@ pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
         (&["--features", "in-process"][..], "fib-server", "fib-server-in-process"),
         (&[], "fib-server", "fib-server"),
         (&[], "fib-cache-memory", "fib-cache-memory"),
+        (&[], "fib-cache-redis", "fib-cache-redis"),
+        (&[], "bench-crossing", "bench-crossing"),
         (&[], "bench", "bench"),
     ] {
         step(&format!("building {name}, as released"));
@@ -36,12 +41,11 @@ pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
     if missing.is_empty() {
         step("building the programs in Go");
         let go = root.join("tests/peers/go");
-        for (name, package, mode) in [
-            ("go-inprocess", "./inprocess", "exe"),
-            ("go-cache.so", "./so", "plugin"),
-            ("go-host", "./host", "exe"),
-            ("go-plugin", "./plugin", "exe"),
-        ] {
+        for line in GO.lines() {
+            let mut words = line.split(' ');
+            let (Some(name), Some(package), Some(mode)) = (words.next(), words.next(), words.next()) else {
+                return Err(format!("{line:?} is not a name, a package and how to build it").into());
+            };
             let mut build = Command::new("go");
             build.current_dir(&go).args(["build", "-trimpath", "-buildvcs=false", "-buildmode", mode, "-o"]);
             build.arg(programs.join(name)).arg(package);
@@ -55,6 +59,7 @@ pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
     step("measuring; Ctrl-C stops it");
     let mut bench = Command::new(programs.join("bench"));
     bench.args(flags).arg("--programs").arg(&programs).arg("--out").arg(&folder);
+    bench.arg("--repository").arg(root);
     let error = bench.exec();
     Err(format!("{} does not start: {error}", bench.get_program().display()).into())
 }

@@ -30,7 +30,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("fib-cache-redis", &["fib-server", "fib-cache-memory", "plugin-testkit"]),
     ("rogue-plugin", &["plugin-sdk"]),
     // It sees servers from outside, and what it links is not measured.
-    ("bench", &["plugin-sdk", "fib-server", "cache-proto"]),
+    ("bench", &["plugin-sdk", "fib-server", "cache-proto", "bench-crossing"]),
+    ("bench-crossing", &["fib-server", "fib-cache-memory", "fib-cache-redis"]),
 ];
 
 /// Features of plugin-sdk that a crate must not enable: each side of a plugin is built without the other.

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 
 use crate::histogram::Histogram;
+use crate::stop;
 
 /// Which numbers are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -18,6 +20,15 @@ pub(crate) enum Keys {
     Hot,
     /// Each of the first few as often as the others, in no order.
     Random,
+}
+
+impl Keys {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Random => "random",
+        }
+    }
 }
 
 /// The number of [`Keys::Hot`].
@@ -106,8 +117,7 @@ impl Clients {
             if left.is_zero() {
                 break;
             }
-            events.clear();
-            epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timespec(left)))?;
+            self.wait(&mut events, left)?;
             for event in &events {
                 // The number that was given with the connection.
                 let index = event.data.u64() as usize;
@@ -136,8 +146,7 @@ impl Clients {
             if left.is_zero() {
                 return Err(io::Error::new(ErrorKind::TimedOut, format!("{waiting} clients wait in vain")));
             }
-            events.clear();
-            epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timespec(left)))?;
+            self.wait(&mut events, left)?;
             for event in &events {
                 if self.clients[event.data.u64() as usize].receive()?.is_some() {
                     waiting -= 1;
@@ -145,6 +154,17 @@ impl Clients {
             }
         }
         Ok(begun.elapsed())
+    }
+
+    /// Waits for answers, but not for longer than this.
+    fn wait(&self, events: &mut Vec<epoll::Event>, time: Duration) -> io::Result<()> {
+        stop::check()?;
+        events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(events), Some(&timespec(time))) {
+            // By a signal, which is for the next look.
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn send(&mut self, index: usize) -> io::Result<()> {

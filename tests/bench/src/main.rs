@@ -16,15 +16,20 @@
     reason = "tables for a person, and how far it has come"
 )]
 
+mod crossing;
 mod histogram;
 mod load;
 mod moment;
 mod plot;
 mod process;
 mod rate;
+mod readme;
+mod redis;
 mod report;
 mod row;
 mod spread;
+mod started;
+mod stop;
 
 use std::error::Error;
 use std::fs;
@@ -38,6 +43,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use self::load::Keys;
 use self::moment::Sizes;
 use self::rate::{METRICS, Plan};
+use self::readme::Readme;
 use self::row::{Row, Running};
 
 type Failure = Box<dyn Error>;
@@ -71,6 +77,10 @@ struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 11)]
     starts: usize,
 
+    /// Seconds for each size of batch and value, to see what a key costs; 0 leaves that out.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = seconds_or_none)]
+    costs: f64,
+
     /// The number that 64 clients ask for at once.
     #[arg(long, value_name = "N", default_value_t = 38, value_parser = clap::value_parser!(u8).range(26..=50))]
     herd: u8,
@@ -78,6 +88,14 @@ struct Args {
     /// The number that nobody waits for.
     #[arg(long, value_name = "N", default_value_t = 44, value_parser = clap::value_parser!(u8).range(26..=50))]
     left: u8,
+
+    /// Show the figures in the repository's README.md, and put the report and the plots into its docs/bench.
+    #[arg(long)]
+    readme: bool,
+
+    /// Where the README is.
+    #[arg(long, value_name = "DIR", hide = true, default_value = ".")]
+    repository: PathBuf,
 
     /// Where the programs are.
     #[arg(long, value_name = "DIR", hide = true)]
@@ -99,6 +117,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
+    stop::listen()?;
     raise_limit_on_files()?;
     let rows = rows(args)?;
     let plan = Plan {
@@ -107,8 +126,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         connections: args.connections.iter().copied().map(usize::from).collect(),
         keys: args.keys.clone(),
     };
-    let heading = report::heading(plan.rounds, args.seconds);
-    let mut text = heading;
+    let readme = if args.readme { Some(Readme::of(&args.repository)?) } else { None };
+    let heading = report::heading(&plan);
+    let mut text = heading.clone();
     let servers =
         rows.iter().map(|row| Running::start_warm(*row, &args.programs)).collect::<Result<Vec<_>, _>>()?;
     let series = rate::measure(&servers, &plan)?;
@@ -118,17 +138,27 @@ fn run(args: &Args) -> Result<(), Failure> {
         let sizes = Sizes { starts: args.starts, herd: args.herd, abandoned: args.left };
         text += &report::moments(&moment::measure(&rows, &args.programs, sizes)?, args.herd, args.left);
     }
-    fs::create_dir_all(&args.out)?;
+    let mut plots = Vec::new();
     for keys in &args.keys {
-        for metric in METRICS {
-            let words = format!("{} {keys:?}", metric.name).to_lowercase();
-            let name = words.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
-            fs::write(args.out.join(name).with_extension("svg"), plot::svg(&series, *keys, metric))?;
-        }
+        plots.extend(METRICS.map(|metric| plot::of_rates(&series, *keys, metric)));
+    }
+    if let Some(time) = time_for_costs(args) {
+        let costs = crossing::measure(&args.programs, plan.rounds, time)?;
+        text += &report::costs(&costs);
+        plots.extend(plot::of_costs(&costs));
+    }
+    fs::create_dir_all(&args.out)?;
+    for plot in &plots {
+        fs::write(args.out.join(plot.file()).with_extension("svg"), plot.svg())?;
     }
     fs::write(args.out.join("report.md"), &text)?;
     print!("{text}");
     progress(&format!("the table and plots are in {}", args.out.display()));
+    if let Some(readme) = readme {
+        let summary = format!("{heading}{}", report::summary(&series));
+        readme.show(&summary, &text, &plots, METRICS.len())?;
+        progress("the README shows them");
+    }
     Ok(())
 }
 
@@ -152,6 +182,20 @@ fn rows(args: &Args) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
+/// How long each cost is measured, if costs are wanted and their programs are there.
+fn time_for_costs(args: &Args) -> Option<Duration> {
+    if args.costs == 0.0 {
+        return None;
+    }
+    match crossing::PROGRAMS.into_iter().find(|program| !args.programs.join(program).is_file()) {
+        Some(program) => {
+            progress(&format!("left out: costs of a key, as there is no {program}"));
+            None
+        }
+        None => Some(Duration::from_secs_f64(args.costs)),
+    }
+}
+
 /// For as many connections as are asked for: the usual limit is 1024 files.
 fn raise_limit_on_files() -> Result<(), Failure> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -162,6 +206,13 @@ fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("must be a number from 0.1 to 3600".into()),
+    }
+}
+
+fn seconds_or_none(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds == 0.0 || (0.01..=60.0).contains(&seconds) => Ok(seconds),
+        _ => Err("must be 0 or a number from 0.01 to 60".into()),
     }
 }
 

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::Failure;
 use crate::load::{self, Clients, Keys};
 use crate::rate::in_turn;
-use crate::row::{Row, Running, kill};
+use crate::row::{Row, Running};
 use crate::spread::Spread;
+use crate::started::kill;
+use crate::{Failure, stop};
 
 /// What a row did in its moments; `None` where there is nothing to measure.
 #[derive(Debug)]
@@ -18,8 +19,8 @@ pub(crate) struct Moments {
     pub(crate) first_answer_ms: Option<Spread>,
     /// From the start of the process to the first answer out of the cache, in milliseconds.
     pub(crate) first_hit_ms: Option<Spread>,
-    /// Memory of all processes once warm and idle, in MiB.
-    pub(crate) resident_mib: f64,
+    /// Memory of each process once warm and idle, in MiB, the server's first.
+    pub(crate) resident_mib: Vec<f64>,
     /// Processor time in seconds for 64 clients that ask for one number at once.
     pub(crate) herd_cpu_s: f64,
     /// How long the last of them waited, in seconds.
@@ -78,7 +79,8 @@ pub(crate) fn measure(rows: &[Row], folder: &Path, sizes: Sizes) -> Result<Vec<M
     for (row, starts) in rows.iter().zip(starts) {
         crate::progress(&format!("moments of {}", row.name()));
         let server = Running::start_warm(*row, folder)?;
-        let resident_mib = server.processes().resident_bytes() as f64 / f64::from(1 << 20);
+        let resident = server.processes().resident_bytes();
+        let resident_mib = resident.into_iter().map(|bytes| bytes as f64 / f64::from(1 << 20)).collect();
         let (herd_s, herd_cpu_s) = herd(&server, sizes.herd)?;
         let abandoned_cpu_s = abandoned(&server, sizes.abandoned)?;
         drop(server);
@@ -123,13 +125,12 @@ fn starts(rows: &[Row], folder: &Path, rounds: usize) -> Result<Vec<Vec<Start>>,
 }
 
 fn start(row: Row, folder: &Path) -> Result<Start, Failure> {
-    let begun = Instant::now();
     let server = Running::start(row, folder)?;
     let ask = || load::ask(server.address, 1).ok();
-    server.wait("an answer", ask)?;
-    let answer = millis(begun.elapsed());
-    server.wait("a hit", || ask().filter(|hit| *hit))?;
-    Ok(Start { answer, hit: millis(begun.elapsed()) })
+    server.wait("answer", ask)?;
+    let answer = millis(server.started.elapsed());
+    server.wait("hit", || ask().filter(|hit| *hit))?;
+    Ok(Start { answer, hit: millis(server.started.elapsed()) })
 }
 
 /// Clients that ask at the same time for a number that nobody has asked for: seconds until all have it, and of processor
@@ -149,6 +150,7 @@ fn abandoned(server: &Running, n: u8) -> Result<f64, Failure> {
     let (left, before) = (Instant::now(), processes.cpu());
     let mut last = before;
     while left.elapsed() < WATCHED {
+        stop::check()?;
         sleep(10 * LEAVES_AFTER);
         let now = processes.cpu();
         if now == last {

@@ -40,9 +40,9 @@ impl Tree {
         ticks(self.0.iter().map(used).sum())
     }
 
-    /// Memory that is resident. What several processes share is counted for each.
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        self.0.iter().map(|pid| resident(*pid).unwrap_or(0)).sum()
+    /// Memory of each that is resident, the first one's first. What several share is counted for each.
+    pub(crate) fn resident_bytes(&self) -> Vec<u64> {
+        self.0.iter().map(|pid| resident(*pid).unwrap_or(0)).collect()
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn this_process_has_used_memory_and_is_in_the_tree_of_its_parent() {
         let own = std::process::id();
-        assert!(Tree::of(own).resident_bytes() > 0);
+        assert!(Tree::own().resident_bytes()[0] > 0);
         assert!(Tree::of(std::os::unix::process::parent_id()).descendants().contains(&own));
     }
 

@@ -53,14 +53,16 @@ pub(crate) struct Figures {
 pub(crate) struct Metric {
     pub(crate) name: &'static str,
     pub(crate) of: fn(&Figures) -> &[f64],
+    /// Whether it is ten times as much, and more, where there is more load.
+    pub(crate) spans_decades: bool,
 }
 
 /// All columns.
 pub(crate) const METRICS: [Metric; 4] = [
-    Metric { name: "requests/s", of: |figures| &figures.per_second },
-    Metric { name: "p50 us", of: |figures| &figures.p50_us },
-    Metric { name: "p99 us", of: |figures| &figures.p99_us },
-    Metric { name: "CPU us/request", of: |figures| &figures.cpu_us },
+    Metric { name: "requests/s", of: |figures| &figures.per_second, spans_decades: false },
+    Metric { name: "p50 us", of: |figures| &figures.p50_us, spans_decades: true },
+    Metric { name: "p99 us", of: |figures| &figures.p99_us, spans_decades: true },
+    Metric { name: "CPU us/request", of: |figures| &figures.cpu_us, spans_decades: true },
 ];
 
 impl Series {
@@ -69,7 +71,8 @@ impl Series {
         Spread::of_ratios((metric.of)(self.figures(row)?), (metric.of)(self.figures(to)?))
     }
 
-    fn figures(&self, row: Row) -> Option<&Figures> {
+    /// Those of a row, if it was measured.
+    pub(crate) fn figures(&self, row: Row) -> Option<&Figures> {
         self.rows.iter().find(|figures| figures.row == row)
     }
 }

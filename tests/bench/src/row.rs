@@ -1,18 +1,19 @@
 //! What is measured: servers with their caches, each a row of the tables.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::Failure;
 use crate::load::{self, RANDOM};
 use crate::process::Tree;
+use crate::redis::Redis;
+use crate::started::{self, Started, wait_for};
 
 /// A server with a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,12 +28,23 @@ pub(crate) enum Row {
     Memory,
     /// Fib-server with the plugin in Go, which has Get and Set and nothing else.
     GetOnly,
+    /// A server in Go with a cache in Redis, asked from its own process, by `-buildmode=plugin`.
+    GoRedisSo,
+    /// Fib-server with the plugin `redis`.
+    Redis,
 }
 
 impl Row {
     /// The order of the tables.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::GoSo, Self::GoPlugin, Self::InProcess, Self::Memory, Self::GetOnly];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::GoSo,
+        Self::GoPlugin,
+        Self::InProcess,
+        Self::Memory,
+        Self::GetOnly,
+        Self::GoRedisSo,
+        Self::Redis,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -41,12 +53,14 @@ impl Row {
             Self::InProcess => "ours, in-process",
             Self::Memory => "ours, memory",
             Self::GetOnly => "ours, Go plugin, Get only",
+            Self::GoRedisSo => "Go, Redis, in-process .so",
+            Self::Redis => "ours, redis",
         }
     }
 
     /// Whether the cache is a process of its own that can be killed.
     pub(crate) fn has_plugin(self) -> bool {
-        !matches!(self, Self::GoSo | Self::InProcess)
+        !matches!(self, Self::GoSo | Self::InProcess | Self::GoRedisSo)
     }
 
     /// The programs that it needs, the server first.
@@ -57,16 +71,24 @@ impl Row {
             Self::InProcess => &["fib-server-in-process"],
             Self::Memory => &["fib-server", "fib-cache-memory"],
             Self::GetOnly => &["fib-server", "go-plugin"],
+            Self::GoRedisSo => &["go-inprocess", "go-redis-cache.so"],
+            Self::Redis => &["fib-server", "fib-cache-redis"],
         }
     }
 
-    /// The first of its programs that is not in `folder`.
+    /// The first thing it needs that is not there: one of its programs in `folder`, or Redis.
     pub(crate) fn missing(self, folder: &Path) -> Option<&'static str> {
-        self.programs().iter().find(|program| !folder.join(program).is_file()).copied()
+        let program = self.programs().iter().find(|program| !folder.join(program).is_file()).copied();
+        program.or_else(|| (self.asks_redis() && !Redis::is_installed()).then_some(Redis::PROGRAM))
     }
 
     fn is_ours(self) -> bool {
-        !matches!(self, Self::GoSo | Self::GoPlugin)
+        !matches!(self, Self::GoSo | Self::GoPlugin | Self::GoRedisSo)
+    }
+
+    /// Whether its cache is in Redis.
+    pub(crate) fn asks_redis(self) -> bool {
+        matches!(self, Self::GoRedisSo | Self::Redis)
     }
 }
 
@@ -75,46 +97,47 @@ impl Row {
 pub(crate) struct Running {
     pub(crate) row: Row,
     pub(crate) address: SocketAddr,
-    child: Child,
+    /// When its process was started: after its Redis, if it has one.
+    pub(crate) started: Instant,
+    server: Started,
+    /// Not one of its processes: what Redis takes is not counted.
+    _redis: Option<Redis>,
     _directory: TempDir,
 }
-
-/// For a server to start, and for its cache to fill.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-const PAUSE: Duration = Duration::from_millis(1);
 
 impl Running {
     /// Starts a server and waits until it has an address.
     pub(crate) fn start(row: Row, folder: &Path) -> Result<Self, Failure> {
-        let directory = tempfile::Builder::new().prefix("bench-").tempdir()?;
+        let directory = started::directory()?;
         let port_file = directory.path().join("port");
+        let redis = if row.asks_redis() { Some(Redis::start(&directory)?) } else { None };
         let programs: Vec<PathBuf> = row.programs().iter().map(|program| folder.join(program)).collect();
-        let mut command = Command::new(&programs[0]);
-        without_our_variables(&mut command);
-        command.env("TMPDIR", directory.path()).env("XDG_RUNTIME_DIR", directory.path());
+        let mut command = started::command(&programs[0], &directory);
         if row.is_ours() {
             command.args(["--port=0", "--log-level=error", "--cache-expiration=1h", "--port-file"]);
             command.arg(&port_file).stdin(Stdio::null()).stdout(Stdio::null());
             if let Some(plugin) = programs.get(1) {
                 command.arg("--cache-plugin-path").arg(plugin);
             }
+            if let Some(redis) = &redis {
+                command.arg(format!("--cache-plugin-arg=--url={}", redis.url()));
+            }
         } else {
             // Its stdin ends with this process.
             command.args(&programs[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            command.envs(redis.as_ref().map(|redis| ("REDIS_URL", redis.url())));
         }
-        let child = spawn(&mut command)?;
-        // From here on it is ended whatever happens.
-        let mut running = Self { row, address: ([127, 0, 0, 1], 0).into(), child, _directory: directory };
-        running.address = if row.is_ours() {
-            running.wait("its address", || parse(&fs::read_to_string(&port_file).ok()?))?
+        let started = Instant::now();
+        let mut server = Started::new(&mut command)?;
+        let address = if row.is_ours() {
+            wait_for(row.name(), "address", || parse(&fs::read_to_string(&port_file).ok()?))?
         } else {
-            let stdout = running.child.stdout.take().ok_or("stdout is piped")?;
+            let stdout = server.child.stdout.take().ok_or("stdout is piped")?;
             let mut line = String::new();
             BufReader::new(stdout).read_line(&mut line)?;
             parse(&line).ok_or_else(|| format!("{} says {line:?} and no address", row.name()))?
         };
-        Ok(running)
+        Ok(Self { row, address, started, server, _redis: redis, _directory: directory })
     }
 
     /// Starts a server and waits until it has in its cache all that is going to be asked for.
@@ -127,62 +150,20 @@ impl Running {
     /// Waits until every number comes from the cache.
     pub(crate) fn warm(&self) -> Result<(), Failure> {
         for n in 0..RANDOM {
-            self.wait("a hit", || load::ask(self.address, n).ok().filter(|hit| *hit))?;
+            self.wait("hit", || load::ask(self.address, n).ok().filter(|hit| *hit))?;
         }
         Ok(())
     }
 
     /// The server and what it has started.
     pub(crate) fn processes(&self) -> Tree {
-        Tree::of(self.child.id())
+        self.server.processes()
     }
 
     /// Waits for something of it.
-    pub(crate) fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
-        let begun = Instant::now();
-        loop {
-            match look() {
-                Some(found) => return Ok(found),
-                None if begun.elapsed() > PATIENCE => {
-                    return Err(format!("{}: no {what} after {PATIENCE:?}", self.row.name()).into());
-                }
-                None => std::thread::sleep(PAUSE),
-            }
-        }
+    pub(crate) fn wait<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
+        wait_for(self.row.name(), what, look)
     }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let plugins = self.processes();
-        let _ended_already = self.child.kill();
-        let _reaped_already = self.child.wait();
-        // A plugin on go-plugin outlives a host that is killed.
-        for pid in plugins.descendants() {
-            kill(*pid);
-        }
-    }
-}
-
-/// Sends SIGKILL, if there is such a process.
-pub(crate) fn kill(pid: u32) {
-    if let Some(pid) = pid.try_into().ok().and_then(rustix::process::Pid::from_raw) {
-        let _ended_already = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
-}
-
-/// What the environment would say to our server.
-fn without_our_variables(command: &mut Command) {
-    let ours = |name: &OsStr| name.to_string_lossy().starts_with("FIB_") || name == "RUST_LOG";
-    for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
-        command.env_remove(name);
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "servers are started, not plugins")]
-fn spawn(command: &mut Command) -> Result<Child, Failure> {
-    let program = command.get_program().to_owned();
-    command.spawn().map_err(|error| format!("{} does not start: {error}", program.display()).into())
 }
 
 fn parse(text: &str) -> Option<SocketAddr> {

@@ -13,16 +13,18 @@
 //
 //   key     1 to 250 bytes of UTF-8. Any character is allowed; the plugin compares bytes and gives them no meaning.
 //   value   0 to 1 MiB (1,048,576 bytes) of anything. The plugin gives it back byte for byte.
-//   batch   0 to 10,000 keys or entries, in each method that takes many.
+//   batch   0 to 10,000 keys or entries, in each method that takes many; in Pipe both together.
 //   message up to 4 MiB, in both directions. The host keeps its requests below; in an answer of GetMany the plugin
 //           turns what would not fit into misses of reason MISS_REASON_UNSPECIFIED; a whole batch of those fits.
+//           The same goes for each answer of Pipe.
 //
 // A request that breaks a limit is answered with INVALID_ARGUMENT and changes nothing, in a batch for any of its
-// entries. A plugin that has no room drops older entries or the new one; that is no error, since a cache may
+// entries; Pipe, which mixes the calls of many, judges each of them alone. A plugin that has no room drops older entries or the new one; that is no error, since a cache may
 // forget. Other statuses are faults of the plugin: the host logs them and works on as if there was no cache.
 //
 // Only Get and Set are mandatory. A host that gets UNIMPLEMENTED for another method remembers it for as long as
-// that plugin process runs, and works without the method.
+// that plugin process runs, and works without the method. Lookups use Pipe if there is one, else GetMany, else Get;
+// stores use Pipe, else SetMany, else Set. A gRPC library answers UNIMPLEMENTED by itself for what it does not know.
 //
 // All methods may be called at the same time. A Get that starts after a Set was answered sees that Set, or a later
 // one, or a miss.
@@ -596,6 +598,198 @@ func (*SetManyResponse) Descriptor() ([]byte, []int) {
 	return file_cache_v1_cache_proto_rawDescGZIP(), []int{9}
 }
 
+// One batch. A lookup and a store of one key in the same batch have no order; of two stores the later wins.
+type PipeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the batch, different from all others of the stream.
+	Batch uint64 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"`
+	// Keys to look up. May hold a key more than once.
+	Gets []string `protobuf:"bytes,2,rep,name=gets,proto3" json:"gets,omitempty"`
+	// Entries to store.
+	Sets          []*SetRequest `protobuf:"bytes,3,rep,name=sets,proto3" json:"sets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipeRequest) Reset() {
+	*x = PipeRequest{}
+	mi := &file_cache_v1_cache_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipeRequest) ProtoMessage() {}
+
+func (x *PipeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_v1_cache_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipeRequest.ProtoReflect.Descriptor instead.
+func (*PipeRequest) Descriptor() ([]byte, []int) {
+	return file_cache_v1_cache_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PipeRequest) GetBatch() uint64 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *PipeRequest) GetGets() []string {
+	if x != nil {
+		return x.Gets
+	}
+	return nil
+}
+
+func (x *PipeRequest) GetSets() []*SetRequest {
+	if x != nil {
+		return x.Sets
+	}
+	return nil
+}
+
+type PipeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the batch that this answers.
+	Batch uint64 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"`
+	// One result for each key, in the order of the request; for a key that breaks a limit, one with neither hit nor
+	// miss. None at all if the lookups have failed: that is no miss, but a fault, of this batch alone.
+	Gets []*GetResponse `protobuf:"bytes,2,rep,name=gets,proto3" json:"gets,omitempty"`
+	// The entries that were not stored. All others were.
+	SetErrors     []*SetError `protobuf:"bytes,3,rep,name=set_errors,json=setErrors,proto3" json:"set_errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipeResponse) Reset() {
+	*x = PipeResponse{}
+	mi := &file_cache_v1_cache_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipeResponse) ProtoMessage() {}
+
+func (x *PipeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_v1_cache_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipeResponse.ProtoReflect.Descriptor instead.
+func (*PipeResponse) Descriptor() ([]byte, []int) {
+	return file_cache_v1_cache_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PipeResponse) GetBatch() uint64 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *PipeResponse) GetGets() []*GetResponse {
+	if x != nil {
+		return x.Gets
+	}
+	return nil
+}
+
+func (x *PipeResponse) GetSetErrors() []*SetError {
+	if x != nil {
+		return x.SetErrors
+	}
+	return nil
+}
+
+// Why an entry was not stored.
+type SetError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its position in the request, counted from 0.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// What Set would have ended with: the number of a gRPC status, which is not 0, such as 3 for INVALID_ARGUMENT.
+	Code int32 `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"`
+	// For people to read.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetError) Reset() {
+	*x = SetError{}
+	mi := &file_cache_v1_cache_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetError) ProtoMessage() {}
+
+func (x *SetError) ProtoReflect() protoreflect.Message {
+	mi := &file_cache_v1_cache_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetError.ProtoReflect.Descriptor instead.
+func (*SetError) Descriptor() ([]byte, []int) {
+	return file_cache_v1_cache_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SetError) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *SetError) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *SetError) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type DeleteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 10,000.
@@ -606,7 +800,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_cache_v1_cache_proto_msgTypes[10]
+	mi := &file_cache_v1_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +812,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_v1_cache_proto_msgTypes[10]
+	mi := &file_cache_v1_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +825,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_cache_v1_cache_proto_rawDescGZIP(), []int{10}
+	return file_cache_v1_cache_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteRequest) GetKeys() []string {
@@ -651,7 +845,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_cache_v1_cache_proto_msgTypes[11]
+	mi := &file_cache_v1_cache_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +857,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_v1_cache_proto_msgTypes[11]
+	mi := &file_cache_v1_cache_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +870,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_cache_v1_cache_proto_rawDescGZIP(), []int{11}
+	return file_cache_v1_cache_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteResponse) GetRemoved() uint64 {
@@ -694,7 +888,7 @@ type FlushRequest struct {
 
 func (x *FlushRequest) Reset() {
 	*x = FlushRequest{}
-	mi := &file_cache_v1_cache_proto_msgTypes[12]
+	mi := &file_cache_v1_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +900,7 @@ func (x *FlushRequest) String() string {
 func (*FlushRequest) ProtoMessage() {}
 
 func (x *FlushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_v1_cache_proto_msgTypes[12]
+	mi := &file_cache_v1_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +913,7 @@ func (x *FlushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushRequest.ProtoReflect.Descriptor instead.
 func (*FlushRequest) Descriptor() ([]byte, []int) {
-	return file_cache_v1_cache_proto_rawDescGZIP(), []int{12}
+	return file_cache_v1_cache_proto_rawDescGZIP(), []int{15}
 }
 
 type FlushResponse struct {
@@ -730,7 +924,7 @@ type FlushResponse struct {
 
 func (x *FlushResponse) Reset() {
 	*x = FlushResponse{}
-	mi := &file_cache_v1_cache_proto_msgTypes[13]
+	mi := &file_cache_v1_cache_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +936,7 @@ func (x *FlushResponse) String() string {
 func (*FlushResponse) ProtoMessage() {}
 
 func (x *FlushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_v1_cache_proto_msgTypes[13]
+	mi := &file_cache_v1_cache_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +949,7 @@ func (x *FlushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushResponse.ProtoReflect.Descriptor instead.
 func (*FlushResponse) Descriptor() ([]byte, []int) {
-	return file_cache_v1_cache_proto_rawDescGZIP(), []int{13}
+	return file_cache_v1_cache_proto_rawDescGZIP(), []int{16}
 }
 
 type StatsRequest struct {
@@ -766,7 +960,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_cache_v1_cache_proto_msgTypes[14]
+	mi := &file_cache_v1_cache_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +972,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_v1_cache_proto_msgTypes[14]
+	mi := &file_cache_v1_cache_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +985,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_cache_v1_cache_proto_rawDescGZIP(), []int{14}
+	return file_cache_v1_cache_proto_rawDescGZIP(), []int{17}
 }
 
 // Counters run from the start of the plugin process and never go down. What a plugin does not count is 0.
@@ -818,7 +1012,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_cache_v1_cache_proto_msgTypes[15]
+	mi := &file_cache_v1_cache_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1024,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cache_v1_cache_proto_msgTypes[15]
+	mi := &file_cache_v1_cache_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1037,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_cache_v1_cache_proto_rawDescGZIP(), []int{15}
+	return file_cache_v1_cache_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StatsResponse) GetEntries() uint64 {
@@ -924,7 +1118,20 @@ const file_cache_v1_cache_proto_rawDesc = "" +
 	"\aresults\x18\x01 \x03(\v2\x15.cache.v1.GetResponseR\aresults\"@\n" +
 	"\x0eSetManyRequest\x12.\n" +
 	"\aentries\x18\x01 \x03(\v2\x14.cache.v1.SetRequestR\aentries\"\x11\n" +
-	"\x0fSetManyResponse\"#\n" +
+	"\x0fSetManyResponse\"a\n" +
+	"\vPipeRequest\x12\x14\n" +
+	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12\x12\n" +
+	"\x04gets\x18\x02 \x03(\tR\x04gets\x12(\n" +
+	"\x04sets\x18\x03 \x03(\v2\x14.cache.v1.SetRequestR\x04sets\"\x82\x01\n" +
+	"\fPipeResponse\x12\x14\n" +
+	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12)\n" +
+	"\x04gets\x18\x02 \x03(\v2\x15.cache.v1.GetResponseR\x04gets\x121\n" +
+	"\n" +
+	"set_errors\x18\x03 \x03(\v2\x12.cache.v1.SetErrorR\tsetErrors\"N\n" +
+	"\bSetError\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"#\n" +
 	"\rDeleteRequest\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\"*\n" +
 	"\x0eDeleteResponse\x12\x18\n" +
@@ -944,12 +1151,13 @@ const file_cache_v1_cache_proto_rawDesc = "" +
 	"MissReason\x12\x1b\n" +
 	"\x17MISS_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15MISS_REASON_NOT_FOUND\x10\x01\x12\x17\n" +
-	"\x13MISS_REASON_EXPIRED\x10\x022\xa0\x03\n" +
+	"\x13MISS_REASON_EXPIRED\x10\x022\xdb\x03\n" +
 	"\x05Cache\x122\n" +
 	"\x03Get\x12\x14.cache.v1.GetRequest\x1a\x15.cache.v1.GetResponse\x122\n" +
 	"\x03Set\x12\x14.cache.v1.SetRequest\x1a\x15.cache.v1.SetResponse\x12>\n" +
 	"\aGetMany\x12\x18.cache.v1.GetManyRequest\x1a\x19.cache.v1.GetManyResponse\x12>\n" +
-	"\aSetMany\x12\x18.cache.v1.SetManyRequest\x1a\x19.cache.v1.SetManyResponse\x12;\n" +
+	"\aSetMany\x12\x18.cache.v1.SetManyRequest\x1a\x19.cache.v1.SetManyResponse\x129\n" +
+	"\x04Pipe\x12\x15.cache.v1.PipeRequest\x1a\x16.cache.v1.PipeResponse(\x010\x01\x12;\n" +
 	"\x06Delete\x12\x17.cache.v1.DeleteRequest\x1a\x18.cache.v1.DeleteResponse\x128\n" +
 	"\x05Flush\x12\x16.cache.v1.FlushRequest\x1a\x17.cache.v1.FlushResponse\x128\n" +
 	"\x05Stats\x12\x16.cache.v1.StatsRequest\x1a\x17.cache.v1.StatsResponseb\x06proto3"
@@ -967,7 +1175,7 @@ func file_cache_v1_cache_proto_rawDescGZIP() []byte {
 }
 
 var file_cache_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cache_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cache_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_cache_v1_cache_proto_goTypes = []any{
 	(MissReason)(0),             // 0: cache.v1.MissReason
 	(*GetRequest)(nil),          // 1: cache.v1.GetRequest
@@ -980,41 +1188,49 @@ var file_cache_v1_cache_proto_goTypes = []any{
 	(*GetManyResponse)(nil),     // 8: cache.v1.GetManyResponse
 	(*SetManyRequest)(nil),      // 9: cache.v1.SetManyRequest
 	(*SetManyResponse)(nil),     // 10: cache.v1.SetManyResponse
-	(*DeleteRequest)(nil),       // 11: cache.v1.DeleteRequest
-	(*DeleteResponse)(nil),      // 12: cache.v1.DeleteResponse
-	(*FlushRequest)(nil),        // 13: cache.v1.FlushRequest
-	(*FlushResponse)(nil),       // 14: cache.v1.FlushResponse
-	(*StatsRequest)(nil),        // 15: cache.v1.StatsRequest
-	(*StatsResponse)(nil),       // 16: cache.v1.StatsResponse
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(*PipeRequest)(nil),         // 11: cache.v1.PipeRequest
+	(*PipeResponse)(nil),        // 12: cache.v1.PipeResponse
+	(*SetError)(nil),            // 13: cache.v1.SetError
+	(*DeleteRequest)(nil),       // 14: cache.v1.DeleteRequest
+	(*DeleteResponse)(nil),      // 15: cache.v1.DeleteResponse
+	(*FlushRequest)(nil),        // 16: cache.v1.FlushRequest
+	(*FlushResponse)(nil),       // 17: cache.v1.FlushResponse
+	(*StatsRequest)(nil),        // 18: cache.v1.StatsRequest
+	(*StatsResponse)(nil),       // 19: cache.v1.StatsResponse
+	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
 }
 var file_cache_v1_cache_proto_depIdxs = []int32{
 	3,  // 0: cache.v1.GetResponse.hit:type_name -> cache.v1.Hit
 	4,  // 1: cache.v1.GetResponse.miss:type_name -> cache.v1.Miss
-	17, // 2: cache.v1.Hit.ttl_remaining:type_name -> google.protobuf.Duration
+	20, // 2: cache.v1.Hit.ttl_remaining:type_name -> google.protobuf.Duration
 	0,  // 3: cache.v1.Miss.reason:type_name -> cache.v1.MissReason
-	17, // 4: cache.v1.SetRequest.ttl:type_name -> google.protobuf.Duration
+	20, // 4: cache.v1.SetRequest.ttl:type_name -> google.protobuf.Duration
 	2,  // 5: cache.v1.GetManyResponse.results:type_name -> cache.v1.GetResponse
 	5,  // 6: cache.v1.SetManyRequest.entries:type_name -> cache.v1.SetRequest
-	1,  // 7: cache.v1.Cache.Get:input_type -> cache.v1.GetRequest
-	5,  // 8: cache.v1.Cache.Set:input_type -> cache.v1.SetRequest
-	7,  // 9: cache.v1.Cache.GetMany:input_type -> cache.v1.GetManyRequest
-	9,  // 10: cache.v1.Cache.SetMany:input_type -> cache.v1.SetManyRequest
-	11, // 11: cache.v1.Cache.Delete:input_type -> cache.v1.DeleteRequest
-	13, // 12: cache.v1.Cache.Flush:input_type -> cache.v1.FlushRequest
-	15, // 13: cache.v1.Cache.Stats:input_type -> cache.v1.StatsRequest
-	2,  // 14: cache.v1.Cache.Get:output_type -> cache.v1.GetResponse
-	6,  // 15: cache.v1.Cache.Set:output_type -> cache.v1.SetResponse
-	8,  // 16: cache.v1.Cache.GetMany:output_type -> cache.v1.GetManyResponse
-	10, // 17: cache.v1.Cache.SetMany:output_type -> cache.v1.SetManyResponse
-	12, // 18: cache.v1.Cache.Delete:output_type -> cache.v1.DeleteResponse
-	14, // 19: cache.v1.Cache.Flush:output_type -> cache.v1.FlushResponse
-	16, // 20: cache.v1.Cache.Stats:output_type -> cache.v1.StatsResponse
-	14, // [14:21] is the sub-list for method output_type
-	7,  // [7:14] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	5,  // 7: cache.v1.PipeRequest.sets:type_name -> cache.v1.SetRequest
+	2,  // 8: cache.v1.PipeResponse.gets:type_name -> cache.v1.GetResponse
+	13, // 9: cache.v1.PipeResponse.set_errors:type_name -> cache.v1.SetError
+	1,  // 10: cache.v1.Cache.Get:input_type -> cache.v1.GetRequest
+	5,  // 11: cache.v1.Cache.Set:input_type -> cache.v1.SetRequest
+	7,  // 12: cache.v1.Cache.GetMany:input_type -> cache.v1.GetManyRequest
+	9,  // 13: cache.v1.Cache.SetMany:input_type -> cache.v1.SetManyRequest
+	11, // 14: cache.v1.Cache.Pipe:input_type -> cache.v1.PipeRequest
+	14, // 15: cache.v1.Cache.Delete:input_type -> cache.v1.DeleteRequest
+	16, // 16: cache.v1.Cache.Flush:input_type -> cache.v1.FlushRequest
+	18, // 17: cache.v1.Cache.Stats:input_type -> cache.v1.StatsRequest
+	2,  // 18: cache.v1.Cache.Get:output_type -> cache.v1.GetResponse
+	6,  // 19: cache.v1.Cache.Set:output_type -> cache.v1.SetResponse
+	8,  // 20: cache.v1.Cache.GetMany:output_type -> cache.v1.GetManyResponse
+	10, // 21: cache.v1.Cache.SetMany:output_type -> cache.v1.SetManyResponse
+	12, // 22: cache.v1.Cache.Pipe:output_type -> cache.v1.PipeResponse
+	15, // 23: cache.v1.Cache.Delete:output_type -> cache.v1.DeleteResponse
+	17, // 24: cache.v1.Cache.Flush:output_type -> cache.v1.FlushResponse
+	19, // 25: cache.v1.Cache.Stats:output_type -> cache.v1.StatsResponse
+	18, // [18:26] is the sub-list for method output_type
+	10, // [10:18] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_cache_v1_cache_proto_init() }
@@ -1032,7 +1248,7 @@ func file_cache_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cache_v1_cache_proto_rawDesc), len(file_cache_v1_cache_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
