@@ -26,7 +26,7 @@ pub struct Round {
 impl Round {
     /// So many lookups, at least one, each of a key of its own. The plugin has the same value for all of them.
     pub fn of(lookups: usize) -> Self {
-        let hit = Hit { value: "12200160415121876738".into(), ttl_remaining: None };
+        let hit = Hit { value: "12200160415121876738".into(), ..Hit::default() };
         Self {
             keys: (0..lookups).map(|n| n.to_string()).collect(),
             answers: vec![GetResponse { outcome: Some(Outcome::Hit(hit)) }; lookups],
