@@ -45,7 +45,7 @@ pub(crate) fn heading(plan: &Plan) -> String {
 pub(crate) fn summary(all: &[Series]) -> String {
     let mut text = String::new();
     let (in_memory, in_redis) = BASES.split_at(3);
-    for (row, bases) in [(Row::Memory, in_memory), (Row::Redis, in_redis)] {
+    for (row, bases) in [(Row::Memory, in_memory), (Row::Lease, in_memory), (Row::Redis, in_redis)] {
         let hot = |series: &&Series| series.keys == Keys::Hot && series.figures(row).is_some();
         let series: Vec<&Series> = all.iter().filter(hot).collect();
         write_summary(&mut text, row, bases, &series).expect("a String takes everything");

@@ -26,6 +26,8 @@ pub(crate) enum Row {
     InProcess,
     /// Fib-server with the plugin `memory`.
     Memory,
+    /// The same, and the plugin lets the server give a hit again for a second without asking.
+    Lease,
     /// Fib-server with the plugin in Go, which has Get and Set and nothing else.
     GetOnly,
     /// A server in Go with a cache in Redis, asked from its own process, by `-buildmode=plugin`.
@@ -36,11 +38,12 @@ pub(crate) enum Row {
 
 impl Row {
     /// The order of the tables.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::GoSo,
         Self::GoPlugin,
         Self::InProcess,
         Self::Memory,
+        Self::Lease,
         Self::GetOnly,
         Self::GoRedisSo,
         Self::Redis,
@@ -52,6 +55,7 @@ impl Row {
             Self::GoPlugin => "Go, go-plugin",
             Self::InProcess => "ours, in-process",
             Self::Memory => "ours, memory",
+            Self::Lease => "ours, memory, leases of 1 s",
             Self::GetOnly => "ours, Go plugin, Get only",
             Self::GoRedisSo => "Go, Redis, in-process .so",
             Self::Redis => "ours, redis",
@@ -69,7 +73,7 @@ impl Row {
             Self::GoSo => &["go-inprocess", "go-cache.so"],
             Self::GoPlugin => &["go-host", "go-plugin"],
             Self::InProcess => &["fib-server-in-process"],
-            Self::Memory => &["fib-server", "fib-cache-memory"],
+            Self::Memory | Self::Lease => &["fib-server", "fib-cache-memory"],
             Self::GetOnly => &["fib-server", "go-plugin"],
             Self::GoRedisSo => &["go-inprocess", "go-redis-cache.so"],
             Self::Redis => &["fib-server", "fib-cache-redis"],
@@ -118,6 +122,9 @@ impl Running {
             command.arg(&port_file).stdin(Stdio::null()).stdout(Stdio::null());
             if let Some(plugin) = programs.get(1) {
                 command.arg("--cache-plugin-path").arg(plugin);
+            }
+            if row == Row::Lease {
+                command.arg("--cache-plugin-arg=--max-age=1s");
             }
             if let Some(redis) = &redis {
                 command.arg(format!("--cache-plugin-arg=--url={}", redis.url()));
