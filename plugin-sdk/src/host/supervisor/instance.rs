@@ -2,11 +2,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Code;
+use tonic::transport::Channel;
 
 use super::breaker::Breaker;
 use super::channel::{BreakerChange, LiveRoute};
@@ -128,10 +129,7 @@ impl Probing {
             match self {
                 Self::At(at) => {
                     tokio::time::sleep_until(*at).await;
-                    let check = tokio::time::timeout(probe.timeout, check(plugin.channel()));
-                    *self = Self::Asking(Box::pin(async move {
-                        check.await.unwrap_or(Err(HealthError::TimedOut(probe.timeout)))
-                    }));
+                    *self = Self::Asking(Box::pin(ask(plugin.channel(), probe.timeout)));
                 }
                 Self::Asking(asking) => {
                     let answer = asking.as_mut().await;
@@ -142,3 +140,17 @@ impl Probing {
         }
     }
 }
+
+/// Makes one health check. That it failed is told a little later than it could be: mostly the process has just ended, which
+/// is the better reason and may be on its way.
+async fn ask(channel: Channel, timeout: Duration) -> Result<(), HealthError> {
+    let check = tokio::time::timeout(timeout, check(channel));
+    let answer = check.await.unwrap_or(Err(HealthError::TimedOut(timeout)));
+    if let Err(HealthError::Check(_)) = answer {
+        tokio::time::sleep(EXIT_NEWS).await;
+    }
+    answer
+}
+
+/// How long the end of a process may take to be known, after its connections have broken.
+const EXIT_NEWS: Duration = Duration::from_millis(250);
