@@ -20,8 +20,12 @@ use crate::services::{
 };
 use crate::transport::{Dial, Mux, Peer, Stream, channel, connect};
 
-/// How often a plugin that is not well yet is asked again while it starts.
+/// How often a plugin that is not well yet is asked again while it starts, after a while.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How soon it is asked again at first; then after twice as long each time. What a plugin waits for, a connection of its
+/// own mostly, is often there a moment later.
+const FIRST_HEALTH_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How long a stream of the SDK rests before it is opened again, to a plugin that may come back.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
@@ -143,7 +147,7 @@ impl Link {
     ) -> Result<Self, Unreachable> {
         // What it has said is of more use than that it did not say it again in time.
         let last_look = deadline.checked_sub(HEALTH_INTERVAL).unwrap_or(deadline);
-        let mut said = None;
+        let (mut said, mut interval) = (None, FIRST_HEALTH_INTERVAL);
         loop {
             let check = check(channel.clone());
             let answer = match said {
@@ -160,7 +164,8 @@ impl Link {
                 }
                 Err(HealthError::NotServing(status)) if Instant::now() < last_look => {
                     said = Some(status);
-                    tokio::time::sleep_until(last_look.min(Instant::now() + HEALTH_INTERVAL)).await;
+                    tokio::time::sleep_until(last_look.min(Instant::now() + interval)).await;
+                    interval = HEALTH_INTERVAL.min(2 * interval);
                 }
                 Err(error) => return Err(Unreachable::Unwell(error)),
             }
