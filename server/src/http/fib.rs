@@ -51,7 +51,7 @@ fn response(answer: Result<Answer, FlightError>) -> Response<Full<Bytes>> {
     }
 }
 
-/// By hand: the machinery of `format!` takes a thirtieth of all the time for a hit.
+/// By hand: `format!` here and for two headers was a seventh of the instructions of a hit.
 fn result(value: u64) -> String {
     let mut digits = itoa::Buffer::new();
     ["{\"result\":", digits.format(value), "}\n"].concat()

@@ -1,7 +1,7 @@
 //! Which way a request takes: numbers go straight to their handler, all else by way of the router.
 //!
-//! `GET /fib/{n}` is nearly all that is asked for, and of its time in this process the router took a fifth. The router has
-//! the route as well, for HEAD and to refuse other methods.
+//! `GET /fib/{n}` is nearly all that is asked for, and the router's boxed futures and extensions are work for each request.
+//! The router has the route as well, for HEAD and to refuse other methods.
 
 use axum::{
     Router,
