@@ -13,9 +13,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::unix::UCred;
 
-/// Most bytes of one read. The room for them has to be made zero first.
-const READ_BYTES: usize = 32 * 1024;
-
 /// A connected Unix socket.
 #[derive(Debug)]
 pub(crate) struct UnixSocket {
@@ -76,20 +73,18 @@ fn register(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixSt
 
 impl AsyncRead for UnixSocket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 {
+        let size = buf.remaining();
+        if size == 0 {
             return Poll::Ready(Ok(()));
         }
         loop {
             let mut readiness = ready!(self.stream.poll_read_ready(cx))?;
-            let size = buf.remaining().min(READ_BYTES);
-            let room = buf.initialize_unfilled_to(size);
-            match rustix::io::read(self.stream.get_ref(), room) {
+            match read(self.stream.get_ref(), buf) {
                 Ok(read) => {
                     if (1..size).contains(&read) {
                         // That was all there was; what comes now is reported anew. It saves the read that finds nothing.
                         readiness.clear_ready();
                     }
-                    buf.advance(read);
                     return Poll::Ready(Ok(()));
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -98,6 +93,19 @@ impl AsyncRead for UnixSocket {
             }
         }
     }
+}
+
+/// Reads into what is free, and gives the number of bytes. To make it zero first, which is the safe way, costs more than
+/// the rest of a small read.
+#[expect(unsafe_code, reason = "the free part of a buffer is not initialized")]
+fn read(stream: &UnixStream, buf: &mut ReadBuf<'_>) -> rustix::io::Result<usize> {
+    // SAFETY: `rustix` takes the bytes as uninitialized, and only writes to them.
+    let room = unsafe { buf.unfilled_mut() };
+    let read = rustix::io::read(stream, room)?.0.len();
+    // SAFETY: it has initialized that many, from the first.
+    unsafe { buf.assume_init(read) };
+    buf.advance(read);
+    Ok(read)
 }
 
 impl AsyncWrite for UnixSocket {
