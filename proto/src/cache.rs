@@ -14,8 +14,11 @@ const GETS_AT_A_TIME: usize = 64;
 /// A cache that a plugin serves. [`CacheService`](crate::CacheService) makes the contract's service of it, batches and
 /// the stream of them included; what is below is all that is left to write, and most of it need not be.
 ///
-/// Whatever comes in is within the contract's limits. All methods may be called at the same time. Their futures are
-/// dropped when the host has given up: what is half done then must do no harm.
+/// Whatever comes in is within the contract's limits. All methods may be called at the same time.
+///
+/// A future may be dropped before it is ready, when its call is cancelled or the stream of its batch ends: what is half
+/// done then must do no harm. A host that gives up on one batch of a stream does not say so, and the batch goes on: what
+/// could take for ever needs a time limit of its own, or it takes the place of other batches for as long.
 ///
 /// Hosts ask every time, unless [`CacheService::max_age`](crate::CacheService::max_age) lets them do without for a while.
 ///
