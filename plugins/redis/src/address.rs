@@ -25,6 +25,9 @@ pub(crate) enum AddressError {
     Malformed,
     #[error("Redis over TLS is not supported yet")]
     Tls,
+    /// Not repeated: it may have a password in it.
+    #[error("there is a URL where the name of a file is expected")]
+    UrlForFile,
     #[error("{} cannot be read: {error}", file.display())]
     Unreadable { file: PathBuf, error: io::Error },
     #[error("{} has no URL in it like redis://localhost:6379 or unix:///run/redis.sock", .0.display())]
@@ -39,6 +42,9 @@ impl Address {
 
     /// The address in a file, which is read now, and again when asked to.
     pub(crate) fn in_file(file: PathBuf) -> Result<Self, AddressError> {
+        if file.to_string_lossy().contains("://") {
+            return Err(AddressError::UrlForFile);
+        }
         Ok(Self { info: read(&file)?, file: Some(file) })
     }
 

@@ -22,6 +22,8 @@ fn a_wrong_argument_is_named_and_no_password_is_shown() {
         (&["--ulr=redis://:hunter2@localhost"], "--ulr"),
         (&[&from_file], "--url-file"),
         (&["--url-file=/nonexistent/url"], "/nonexistent/url"),
+        (&["--url-file=redis://:hunter2@localhost"], "--url-file"),
+        (&["--url-file", "redis://:hunter2@localhost"], "--url-file"),
         (&["--key-prefix="], "--key-prefix"),
         (&["--timeout=0s"], "--timeout"),
         (&["--connect-timeout=soon"], "--connect-timeout"),
