@@ -147,10 +147,10 @@ impl Keeper {
     }
 
     async fn open(&mut self) -> Result<Line, Fault> {
-        if let Err(error) = self.address.refresh() {
+        let Timeouts { reply, connect } = self.timeouts;
+        if let Err(error) = self.address.refresh(connect).await {
             tracing::warn!(%error, "going by the last URL that could be read");
         }
-        let Timeouts { reply, connect } = self.timeouts;
         timeout(connect, Line::open(&self.address, reply)).await.unwrap_or(Err(Fault::TimedOut(connect)))
     }
 
