@@ -169,6 +169,58 @@ async fn user_locked_out() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_when_it_connects_is_told_by_its_name() {
+    let Some(redis) = Redis::start("what_is_wrong_when_it_connects_is_told_by_its_name") else { return };
+    const LOGGED_OUT: &str = "Redis does not accept the user or the password, or wants one";
+    const NOT_PERMITTED: &str = "the Redis user may not use this command or these keys";
+    const CROWDED: &str = "Redis has as many clients as it allows";
+    let file = redis.directory().join("url");
+    let write = |query: &str| {
+        fs::write(&file, format!("{}?{query}\n", redis.url())).expect("a file can be written");
+    };
+    write("");
+    let plugin = Plugin::start(PROGRAM, [&*format!("--url-file={}", file.display()), "--timeout=30s"]).await;
+    store(&plugin).await;
+
+    let mut operator = redis.connection().expect("it runs");
+    let mut command = |words: &str| {
+        let words: Vec<_> = words.split(' ').collect();
+        let done: Value = redis::cmd(words[0]).arg(&words[1..]).query(&mut operator).expect("Redis is there");
+        done
+    };
+    command("ACL SETUSER reader on >hunter2 ~fib:* +mget +pttl +eval");
+    for (change, query, message, code) in [
+        ("CONFIG SET maxclients 1", "", CROWDED, Code::Unavailable),
+        ("CONFIG SET maxclients 1", "user=reader&pass=hunter2", CROWDED, Code::Unavailable),
+        ("CONFIG SET maxclients 1", "db=3", CROWDED, Code::Unavailable),
+        ("PING", "user=reader&pass=hunter2&db=3", NOT_PERMITTED, Code::FailedPrecondition),
+        ("PING", "user=reader&pass=hunter3", LOGGED_OUT, Code::FailedPrecondition),
+        // It wants none.
+        ("PING", "pass=hunter2", LOGGED_OUT, Code::FailedPrecondition),
+        ("CONFIG SET requirepass hunter2", "db=3", LOGGED_OUT, Code::FailedPrecondition),
+    ] {
+        command(change);
+        write(query);
+        command("CLIENT KILL TYPE normal");
+        let mut last = None;
+        plugin_testkit::until(&format!("{message:?} after {change}, ?{query}"), async || {
+            last = plugin.get("k").await.err();
+            last.as_ref().is_some_and(|status| status.message() == message)
+        })
+        .await;
+        assert_eq!(last.expect("it has failed").code(), code, "{change}, {query}");
+        assert!(!plugin.serves().await);
+        command("CONFIG SET maxclients 1000");
+    }
+    write("pass=hunter2&db=3");
+    plugin.until_serving(true).await;
+    assert_eq!(get(&plugin, "k").await, None, "it is another database");
+    store(&plugin).await;
+    assert!(!plugin.log().contains("hunter"), "{}", plugin.log());
+    plugin.end().await;
+}
+
+#[tokio::test]
 async fn user_without_permission() {
     let Some(redis) = Redis::start("user_without_permission") else { return };
     let _: Value =
