@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     LoggedOut,
     #[error("the Redis user may not use this command or these keys")]
     NotPermitted,
+    #[error("Redis cannot save its data, and takes no more until it can")]
+    CannotSave,
     #[error("Redis has no room for more")]
     Full,
     #[error("Redis has answered with error {0}")]
@@ -49,6 +51,7 @@ impl Fault {
             "READONLY" => Self::ReadOnly,
             "NOAUTH" | "WRONGPASS" => Self::LoggedOut,
             "NOPERM" => Self::NotPermitted,
+            "MISCONF" => Self::CannotSave,
             "OOM" => Self::Full,
             "ERR" if words.is_some_and(|words| words.starts_with("max number of clients")) => {
                 Self::TooManyClients
@@ -58,9 +61,15 @@ impl Fault {
         }
     }
 
-    /// What it means as the answer to PING. Whoever may not ask has been heard all the same.
+    /// Whether it makes Redis as a whole doubtful.
+    pub(crate) fn is_of_all(&self) -> bool {
+        matches!(self, Self::Lost | Self::TimedOut(_) | Self::Loading | Self::LoggedOut)
+    }
+
+    /// What it means as the answer to PING: nothing, if lookups go on. Whoever may not ask has been heard all the same, and
+    /// a Redis that cannot save refuses PING together with what is to be stored.
     pub(crate) fn after_ping(self) -> Result<(), Self> {
-        if self == Self::NotPermitted { Ok(()) } else { Err(self) }
+        if matches!(self, Self::NotPermitted | Self::CannotSave) { Ok(()) } else { Err(self) }
     }
 
     /// Whose move is next, by the test in tonic's documentation of `FAILED_PRECONDITION`.
@@ -70,12 +79,14 @@ impl Fault {
             Self::Unreachable(_) | Self::Lost | Self::Loading | Self::TooManyClients => Code::Unavailable,
             Self::TimedOut(_) => Code::DeadlineExceeded,
             // Nothing helps until somebody changes something about Redis, or about the user there.
-            Self::ReadOnly | Self::LoggedOut | Self::NotPermitted => Code::FailedPrecondition,
+            Self::ReadOnly | Self::LoggedOut | Self::NotPermitted | Self::CannotSave => {
+                Code::FailedPrecondition
+            }
             Self::Full => Code::ResourceExhausted,
             Self::Refused(name) => match name.as_str() {
                 "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "NOREPLICAS" | "TRYAGAIN" => Code::Unavailable,
-                // It cannot save, is a part of a cluster, or takes connections from its own machine only.
-                "ASK" | "CROSSSLOT" | "DENIED" | "MISCONF" | "MOVED" => Code::FailedPrecondition,
+                // It is a part of a cluster, or takes connections from its own machine only.
+                "ASK" | "CROSSSLOT" | "DENIED" | "MOVED" => Code::FailedPrecondition,
                 _ => Code::Internal,
             },
             Self::Nonsense => Code::Internal,
@@ -125,7 +136,7 @@ mod tests {
             ("WRONGPASS", Fault::LoggedOut, Code::FailedPrecondition),
             ("NOPERM", Fault::NotPermitted, Code::FailedPrecondition),
             ("OOM", Fault::Full, Code::ResourceExhausted),
-            ("MISCONF", Fault::Refused("MISCONF".into()), Code::FailedPrecondition),
+            ("MISCONF", Fault::CannotSave, Code::FailedPrecondition),
             ("DENIED", Fault::Refused("DENIED".into()), Code::FailedPrecondition),
             ("MASTERDOWN", Fault::Refused("MASTERDOWN".into()), Code::Unavailable),
             ("NEW", Fault::Refused("NEW".into()), Code::Internal),

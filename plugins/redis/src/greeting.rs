@@ -1,5 +1,5 @@
-//! What is said first on a new connection, before redis-rs has it. That one takes every error for a wrong password, or leaves out
-//! its name, and overhears what Redis says before it is asked, as when it has too many clients.
+//! What is said first on a new connection, before redis-rs has it. That one takes every error for a wrong password, or
+//! leaves out its name, and misses what Redis says before it is asked, as when it has too many clients.
 
 use redis::{Cmd, RedisConnectionInfo, Value};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
@@ -77,6 +77,7 @@ mod tests {
             (plain, "+PONG\r\n", Ok(())),
             (plain, "-NOAUTH Authentication required.\r\n", Err(Fault::LoggedOut)),
             (plain, "-NOPERM no\r\n", Ok(())),
+            (plain, "-MISCONF no\r\n", Ok(())),
             (plain, "-LOADING no\r\n", Err(Fault::Loading)),
             (plain, &explained, refused("DENIED")),
             (all, &explained, refused("DENIED")),

@@ -90,8 +90,8 @@ impl Link {
 
     /// Looks into what a fault says of Redis as a whole, and gives it back.
     pub(crate) fn notice(&self, fault: Fault) -> Fault {
-        let doubt = match fault {
-            Fault::Lost | Fault::TimedOut(_) | Fault::Loading | Fault::LoggedOut => Some(Doubt::Away),
+        let doubt = match &fault {
+            fault if fault.is_of_all() => Some(Doubt::Away),
             Fault::ReadOnly => Some(Doubt::ReadOnly),
             _ => None,
         };
@@ -169,7 +169,7 @@ impl Keeper {
 
     /// Drives the connection until there is a reason to make another.
     async fn watch(&mut self, mut line: Line) -> Fault {
-        let mut read_only_since = None::<Instant>;
+        let mut replaced = None::<Instant>;
         loop {
             let doubt = tokio::select! {
                 () = &mut line.driver => return Fault::Lost,
@@ -183,11 +183,8 @@ impl Keeper {
                     }
                 }
                 Doubt::ReadOnly => {
-                    if read_only_since.is_none() {
-                        tracing::warn!(address = %self.address, "Redis is a read-only replica; nothing new is cached");
-                    }
-                    if read_only_since.is_none_or(|since| since.elapsed() >= READ_ONLY_INTERVAL) {
-                        read_only_since = Some(Instant::now());
+                    if replaced.is_none_or(|at| at.elapsed() >= READ_ONLY_INTERVAL) {
+                        replaced = Some(Instant::now());
                         if let Err(fault) = self.replace(&mut line).await {
                             return fault;
                         }
