@@ -221,7 +221,7 @@ fn scanned(reply: Value) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
     Some((bytes(cursor)?, names.into_iter().map(bytes).collect::<Option<_>>()?))
 }
 
-/// The longest time of the contract is 3.2e17 ms.
+/// The longest time of the contract is 3.2e14 ms.
 fn whole_millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
 }
