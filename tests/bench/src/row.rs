@@ -1,7 +1,6 @@
 //! What is measured: servers with their caches, each a row of the tables.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,7 +12,7 @@ use crate::Failure;
 use crate::load::{self, RANDOM};
 use crate::process::Tree;
 use crate::redis::Redis;
-use crate::started::{self, Started, wait_for};
+use crate::started::{self, Lines, PATIENCE, Started, wait_for};
 
 /// A server with a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -140,8 +139,7 @@ impl Running {
             wait_for(row.name(), "address", || parse(&fs::read_to_string(&port_file).ok()?))?
         } else {
             let stdout = server.child.stdout.take().ok_or("stdout is piped")?;
-            let mut line = String::new();
-            BufReader::new(stdout).read_line(&mut line)?;
+            let line = Lines::of(stdout).next(row.name(), PATIENCE)?;
             parse(&line).ok_or_else(|| format!("{} says {line:?} and no address", row.name()))?
         };
         Ok(Self { row, address, started, server, _redis: redis, _directory: directory })
@@ -157,7 +155,7 @@ impl Running {
     /// Waits until every number comes from the cache.
     pub(crate) fn warm(&self) -> Result<(), Failure> {
         for n in 0..RANDOM {
-            self.wait("hit", || load::ask(self.address, n).ok().filter(|hit| *hit))?;
+            self.wait("hit", || load::ask(self.address, n, PATIENCE).ok().filter(|hit| *hit))?;
         }
         Ok(())
     }
