@@ -25,10 +25,12 @@ pub(crate) enum Row {
     InProcess,
     /// Fib-server with the plugin `memory`.
     Memory,
-    /// The same, and the plugin lets the server give a hit again for a second without asking.
+    /// The same, and the plugin has Get and Set and nothing else; built so for this alone.
+    GetOnly,
+    /// Fib-server with the plugin `memory`, which lets the server give a hit again for a second without asking.
     Lease,
     /// Fib-server with the plugin in Go, which has Get and Set and nothing else.
-    GetOnly,
+    GoGetOnly,
     /// A server in Go with a cache in Redis, asked from its own process, by `-buildmode=plugin`.
     GoRedisSo,
     /// Fib-server with the plugin `redis`.
@@ -37,13 +39,14 @@ pub(crate) enum Row {
 
 impl Row {
     /// The order of the tables.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::GoSo,
         Self::GoPlugin,
         Self::InProcess,
         Self::Memory,
-        Self::Lease,
         Self::GetOnly,
+        Self::Lease,
+        Self::GoGetOnly,
         Self::GoRedisSo,
         Self::Redis,
     ];
@@ -54,8 +57,9 @@ impl Row {
             Self::GoPlugin => "Go, go-plugin",
             Self::InProcess => "ours, in-process",
             Self::Memory => "ours, memory",
+            Self::GetOnly => "ours, Get only",
             Self::Lease => "ours, memory, leases of 1 s",
-            Self::GetOnly => "ours, Go plugin, Get only",
+            Self::GoGetOnly => "ours, Go plugin, Get only",
             Self::GoRedisSo => "Go, Redis, in-process .so",
             Self::Redis => "ours, redis",
         }
@@ -73,7 +77,8 @@ impl Row {
             Self::GoPlugin => &["go-host", "go-plugin"],
             Self::InProcess => &["fib-server-in-process"],
             Self::Memory | Self::Lease => &["fib-server", "fib-cache-memory"],
-            Self::GetOnly => &["fib-server", "go-plugin"],
+            Self::GetOnly => &["fib-server", "bench-get-only"],
+            Self::GoGetOnly => &["fib-server", "go-plugin"],
             Self::GoRedisSo => &["go-inprocess", "go-redis-cache.so"],
             Self::Redis => &["fib-server", "fib-cache-redis"],
         }
