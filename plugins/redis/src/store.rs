@@ -8,11 +8,13 @@ use redis::{Cmd, Pipeline, Value};
 
 use crate::fault::Fault;
 use crate::link::Link;
+use crate::refusal::Refusal;
 
 /// All keys with a prefix, in the Redis at the end of a link.
 pub(crate) struct Store {
     link: Link,
     prefix: Prefix,
+    refusal: Refusal,
 }
 
 /// What the names of all entries begin with.
@@ -29,7 +31,7 @@ pub(crate) struct Found {
 
 impl Store {
     pub(crate) fn new(link: Link, prefix: Prefix) -> Self {
-        Self { link, prefix }
+        Self { link, prefix, refusal: Refusal::default() }
     }
 
     /// Looks keys up, one result for each: in one round trip, unless they are very many. What would not fit into one
@@ -68,9 +70,16 @@ impl Store {
             let Value::ServerError(error) = reply else { continue };
             match Fault::from(error) {
                 Fault::Full => left_out.push(entry.key.clone()),
-                fault => return Err(self.link.notice(fault)),
+                fault => {
+                    // What is wrong with Redis as a whole is for the link to tell.
+                    if !fault.is_of_all() {
+                        self.refusal.lasts(&fault);
+                    }
+                    return Err(self.link.notice(fault));
+                }
             }
         }
+        self.refusal.ends();
         if left_out.is_empty() {
             return Ok(());
         }
@@ -212,7 +221,7 @@ fn scanned(reply: Value) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
     Some((bytes(cursor)?, names.into_iter().map(bytes).collect::<Option<_>>()?))
 }
 
-/// The longest time of the contract is 3.2e17 ms.
+/// The longest time of the contract is 3.2e14 ms.
 fn whole_millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
 }
