@@ -27,6 +27,7 @@ pub(crate) fn run(root: &Path, flags: &[&str]) -> Outcome {
         (&[], "fib-server", "fib-server"),
         (&[], "fib-cache-memory", "fib-cache-memory"),
         (&[], "fib-cache-redis", "fib-cache-redis"),
+        (&[], "bench-get-only", "bench-get-only"),
         (&[], "bench-crossing", "bench-crossing"),
         (&[], "bench", "bench"),
     ] {

@@ -32,11 +32,16 @@ const CRATES: &[(&str, &[&str])] = &[
     // It sees servers from outside, and what it links is not measured.
     ("bench", &["plugin-sdk", "fib-server", "cache-proto", "bench-crossing"]),
     ("bench-crossing", &["fib-server", "fib-cache-memory", "fib-cache-redis"]),
+    ("bench-get-only", &["fib-server", "fib-cache-redis"]),
 ];
 
 /// Features of plugin-sdk that a crate must not enable: each side of a plugin is built without the other.
-const FEATURES: &[(&str, &str)] =
-    &[("fib-server", "plugin"), ("fib-cache-memory", "host"), ("fib-cache-redis", "host")];
+const FEATURES: &[(&str, &str)] = &[
+    ("fib-server", "plugin"),
+    ("fib-cache-memory", "host"),
+    ("fib-cache-redis", "host"),
+    ("bench-get-only", "host"),
+];
 
 /// Modules of plugin-sdk that must not use others.
 const MODULES: &[(&str, &[&str])] = &[

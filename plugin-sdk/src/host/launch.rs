@@ -30,7 +30,7 @@ use crate::handshake::{
 use crate::process::{Lines, Piece, PieceKind, examine, kill_with_this_process};
 use crate::runtime::SocketDir;
 use crate::services::Means;
-use crate::transport::{Identity, Peer, Place, Tls};
+use crate::transport::{BUSY_POLL, Identity, Peer, Place, Tls};
 use crate::{
     AppVersion, AppVersions, HandshakeLine, LineProblem, MagicCookie, PortRange, ReattachConfig, TlsConfig,
 };
@@ -88,7 +88,8 @@ pub enum Environment {
 
 impl Environment {
     /// What [`Environment::Clean`] lets through.
-    pub const CLEAN_ENVIRONMENT: [&str; 7] = ["HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ", "USER"];
+    pub const CLEAN_ENVIRONMENT: [&str; 8] =
+        ["HOME", "LANG", "LC_ALL", "PATH", BUSY_POLL, "TMPDIR", "TZ", "USER"];
 
     fn lets_through(self, name: &OsStr) -> bool {
         match self {
@@ -769,6 +770,7 @@ mod tests {
         for (environment, name, through) in [
             (Environment::Clean, "PATH", true),
             (Environment::Clean, "AWS_SECRET_ACCESS_KEY", false),
+            (Environment::Clean, "PLUGIN_BUSY_POLL", true),
             (Environment::Empty, "PATH", false),
             (Environment::Inherit, "AWS_SECRET_ACCESS_KEY", true),
             (Environment::Inherit, "PLUGIN_MULTIPLEX_GRPC", false),

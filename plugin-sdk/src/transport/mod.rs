@@ -1,5 +1,6 @@
 //! From an address to a stream of bytes, and from a listener to an address.
 
+mod busy_poll;
 mod connect;
 mod incoming;
 mod listen;
@@ -12,6 +13,8 @@ mod tls;
 mod translate;
 mod unix;
 
+#[cfg(feature = "host")]
+pub(crate) use busy_poll::VARIABLE as BUSY_POLL;
 pub(crate) use connect::{Dial, channel, connect};
 pub(crate) use incoming::{Access, ConnectionInfo, Entrance, Incoming};
 pub use listen::ListenError;

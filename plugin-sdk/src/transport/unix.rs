@@ -13,6 +13,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::unix::UCred;
 
+use super::busy_poll::BusyPoll;
+
 /// A connected Unix socket.
 #[derive(Debug)]
 pub(crate) struct UnixSocket {
@@ -20,6 +22,7 @@ pub(crate) struct UnixSocket {
     /// While there is no room to write. The descriptor is a second one for the same socket: a descriptor has one registration.
     room: Option<AsyncFd<UnixStream>>,
     peer: UCred,
+    busy_poll: BusyPoll,
 }
 
 impl UnixSocket {
@@ -28,7 +31,7 @@ impl UnixSocket {
     pub(crate) fn new(stream: tokio::net::UnixStream) -> io::Result<Self> {
         let peer = stream.peer_cred()?;
         let stream = register(stream.into_std()?, Interest::READABLE)?;
-        Ok(Self { stream, room: None, peer })
+        Ok(Self { stream, room: None, peer, busy_poll: BusyPoll::new() })
     }
 
     /// Who was at the other end when it was connected, as the kernel knows it.
@@ -58,6 +61,7 @@ impl UnixSocket {
                 }
                 done => {
                     self.room = None;
+                    self.busy_poll.written(cx);
                     return Poll::Ready(done);
                 }
             }
@@ -72,15 +76,24 @@ fn register(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixSt
 }
 
 impl AsyncRead for UnixSocket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, busy_poll, .. } = &mut *self;
         let size = buf.remaining();
         if size == 0 {
             return Poll::Ready(Ok(()));
         }
         loop {
-            let mut readiness = ready!(self.stream.poll_read_ready(cx))?;
-            match read(self.stream.get_ref(), buf) {
+            let Poll::Ready(mut readiness) = stream.poll_read_ready(cx)? else {
+                busy_poll.nothing_yet(cx);
+                return Poll::Pending;
+            };
+            match read(stream.get_ref(), buf) {
                 Ok(read) => {
+                    busy_poll.read();
                     if (1..size).contains(&read) {
                         // That was all there was; what comes now is reported anew. It saves the read that finds nothing.
                         readiness.clear_ready();
@@ -202,5 +215,22 @@ mod tests {
         let (near, far) = pair();
         drop(far);
         assert_eq!(near.peer().uid(), rustix::process::geteuid().as_raw());
+    }
+
+    #[tokio::test]
+    async fn answer_is_looked_for_and_one_that_does_not_come_is_slept_for() {
+        let (mut near, _far) = pair();
+        near.write_all(b"x").await.unwrap();
+        let (mut polls, mut byte) = (0_u64, [0]);
+        let mut reading = std::pin::pin!(near.read(&mut byte));
+        let counted = std::future::poll_fn(|cx| {
+            polls += 1;
+            reading.as_mut().poll(cx)
+        });
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(300), counted).await;
+        assert!(waited.is_err(), "{waited:?}");
+        // Once to begin with, once as time is up; between them for a moment, some hundred times at most. Without sleep it would be
+        // a hundred thousand times.
+        assert!((3..3000).contains(&polls), "{polls} looks");
     }
 }

@@ -18,8 +18,8 @@
 //! An entry carries its end, and [`Store::get`] compares; moka is told to drop it [`REMEMBERED`] after that. In
 //! between, the store can say that the key has expired and not only that it is not there.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -62,9 +62,12 @@ pub(crate) struct Stats {
     pub(crate) expirations: u64,
 }
 
+type Entries = Cache<Box<str>, Entry>;
+
 /// A bounded map from keys to values that expire. All methods may be called at the same time.
 pub(crate) struct Store {
-    entries: Cache<Box<str>, Entry>,
+    /// Replaced when everything is removed.
+    entries: RwLock<Entries>,
     shares: Shares,
     counters: Arc<Counters>,
 }
@@ -73,8 +76,12 @@ impl Store {
     pub(crate) fn new(limits: Limits) -> Self {
         let shares = Shares::new(limits);
         let counters = Arc::new(Counters::default());
-        let listener = Arc::clone(&counters);
-        let entries = Cache::<Box<str>, Entry>::builder()
+        let entries = RwLock::new(Self::no_entries(shares, Arc::clone(&counters)));
+        Self { entries, shares, counters }
+    }
+
+    fn no_entries(shares: Shares, counters: Arc<Counters>) -> Entries {
+        Entries::builder()
             .max_capacity(shares.capacity_bytes())
             .weigher(move |key, entry: &Entry| {
                 u32::try_from(shares.weigh(key, &entry.value)).unwrap_or(u32::MAX)
@@ -84,15 +91,18 @@ impl Store {
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(WhenForgotten)
             .eviction_listener(move |_, entry, cause| {
-                listener.dropped(entry.is_expired(Instant::now()), cause);
+                counters.dropped(entry.is_expired(Instant::now()), cause);
             })
-            .build();
-        Self { entries, shares, counters }
+            .build()
+    }
+
+    fn entries(&self) -> RwLockReadGuard<'_, Entries> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks a key up. Also counts the hit or miss.
     pub(crate) fn get(&self, key: &str, now: Instant) -> Lookup {
-        let lookup = self.entries.get(key).map_or(Lookup::NotFound, |entry| entry.lookup(now));
+        let lookup = self.entries().get(key).map_or(Lookup::NotFound, |entry| entry.lookup(now));
         let counter =
             if matches!(lookup, Lookup::Hit { .. }) { &self.counters.hits } else { &self.counters.misses };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +116,7 @@ impl Store {
     pub(crate) fn set(&self, key: &str, value: &[u8], ttl: Option<Duration>, now: Instant) {
         if self.shares.weigh(key, value) > self.shares.capacity_bytes() {
             // Left to moka, it would replace a smaller entry, and everything else would go to make room for it.
-            self.entries.invalidate(key);
+            self.entries().invalidate(key);
             self.counters.evictions.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -116,38 +126,33 @@ impl Store {
         // Copied, because a value decoded from a message is a window on the message: a few bytes would hold on to
         // all of it, and the limit would count the few.
         let entry = Entry { value: Bytes::copy_from_slice(value), expires_at };
-        self.entries.insert(key.into(), entry);
+        self.entries().insert(key.into(), entry);
     }
 
     /// Brings what is held back within the limits, and the counters up to date.
     pub(crate) fn settle(&self) {
-        self.entries.run_pending_tasks();
+        self.entries().run_pending_tasks();
     }
 
     /// Removes a key; says whether it was there and had not expired.
     pub(crate) fn remove(&self, key: &str, now: Instant) -> bool {
-        self.entries.remove(key).is_some_and(|entry| !entry.is_expired(now))
+        self.entries().remove(key).is_some_and(|entry| !entry.is_expired(now))
     }
 
-    /// Removes everything.
-    pub(crate) fn clear(&self) {
-        // From here on, nobody sees the entries.
-        self.entries.invalidate_all();
-        // moka frees them, but pauses every 100 ms. New entries may come in meanwhile, so do not wait for zero.
-        let mut left = u64::MAX;
-        while self.entries.entry_count() < left {
-            left = self.entries.entry_count();
-            self.settle();
-        }
+    /// Removes everything, and gives it: to drop it takes the longer the more it is.
+    #[must_use]
+    pub(crate) fn clear(&self) -> impl Send + use<> {
+        let new = Self::no_entries(self.shares, Arc::clone(&self.counters));
+        std::mem::replace(&mut *self.entries.write().unwrap_or_else(PoisonError::into_inner), new)
     }
 
     /// Counts.
     pub(crate) fn stats(&self) -> Stats {
         self.settle();
-        let counters = &self.counters;
+        let (entries, counters) = (self.entries(), &self.counters);
         Stats {
-            entries: self.entries.entry_count(),
-            bytes: self.entries.weighted_size(),
+            entries: entries.entry_count(),
+            bytes: entries.weighted_size(),
             capacity_bytes: self.shares.capacity_bytes(),
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
@@ -414,7 +419,7 @@ mod tests {
         for n in 0..1000 {
             store.set(&n.to_string(), b"v", Some(MINUTE), now);
         }
-        store.clear();
+        drop(store.clear());
         assert_eq!(store.get("1", now), Lookup::NotFound);
         assert_eq!((store.stats().entries, store.stats().bytes), (0, 0));
         store.set("1", b"new", None, now);

@@ -1,6 +1,6 @@
 //! What the plugin serves: calls of the contract to calls of the [`Store`], and back.
 //!
-//! No method waits for anything, so none hands its work to another thread.
+//! No method waits for anything, and only one hands its work to another thread: to free all entries may take seconds.
 
 use std::time::Instant;
 
@@ -50,7 +50,9 @@ impl<C: Fn() -> Instant + Send + Sync + 'static> Cache for MemoryCache<C> {
     }
 
     async fn flush(&self) -> Result<(), Status> {
-        self.store.clear();
+        let removed = self.store.clear();
+        // Awaited, so that the room is there when it answers. It fails only while the plugin ends.
+        let _freed = tokio::task::spawn_blocking(move || drop(removed)).await;
         Ok(())
     }
 

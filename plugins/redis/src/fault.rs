@@ -21,12 +21,16 @@ pub(crate) enum Fault {
     TimedOut(Duration),
     #[error("Redis is loading its data")]
     Loading,
+    #[error("Redis has as many clients as it allows")]
+    TooManyClients,
     #[error("Redis is a read-only replica")]
     ReadOnly,
     #[error("Redis does not accept the user or the password, or wants one")]
     LoggedOut,
     #[error("the Redis user may not use this command or these keys")]
     NotPermitted,
+    #[error("Redis cannot save its data, and takes no more until it can")]
+    CannotSave,
     #[error("Redis has no room for more")]
     Full,
     #[error("Redis has answered with error {0}")]
@@ -40,31 +44,49 @@ impl Fault {
         Self::Unreachable(error.to_string())
     }
 
-    fn named(code: &str) -> Self {
+    /// By its name, and by its words only where Redis has no name for it.
+    fn reported(code: &str, words: Option<&str>) -> Self {
         match code {
             "LOADING" => Self::Loading,
             "READONLY" => Self::ReadOnly,
             "NOAUTH" | "WRONGPASS" => Self::LoggedOut,
             "NOPERM" => Self::NotPermitted,
+            "MISCONF" => Self::CannotSave,
             "OOM" => Self::Full,
+            "ERR" if words.is_some_and(|words| words.starts_with("max number of clients")) => {
+                Self::TooManyClients
+            }
             _ if is_name(code) => Self::Refused(code.to_owned()),
             _ => Self::Refused("of no name".to_owned()),
         }
+    }
+
+    /// Whether it makes Redis as a whole doubtful.
+    pub(crate) fn is_of_all(&self) -> bool {
+        matches!(self, Self::Lost | Self::TimedOut(_) | Self::Loading | Self::LoggedOut)
+    }
+
+    /// What it means as the answer to PING: nothing, if lookups go on. Whoever may not ask has been heard all the same, and
+    /// a Redis that cannot save refuses PING together with what is to be stored.
+    pub(crate) fn after_ping(self) -> Result<(), Self> {
+        if matches!(self, Self::NotPermitted | Self::CannotSave) { Ok(()) } else { Err(self) }
     }
 
     /// Whose move is next, by the test in tonic's documentation of `FAILED_PRECONDITION`.
     fn code(&self) -> Code {
         match self {
             // To call again helps, sooner or later.
-            Self::Unreachable(_) | Self::Lost | Self::Loading => Code::Unavailable,
+            Self::Unreachable(_) | Self::Lost | Self::Loading | Self::TooManyClients => Code::Unavailable,
             Self::TimedOut(_) => Code::DeadlineExceeded,
             // Nothing helps until somebody changes something about Redis, or about the user there.
-            Self::ReadOnly | Self::LoggedOut | Self::NotPermitted => Code::FailedPrecondition,
+            Self::ReadOnly | Self::LoggedOut | Self::NotPermitted | Self::CannotSave => {
+                Code::FailedPrecondition
+            }
             Self::Full => Code::ResourceExhausted,
             Self::Refused(name) => match name.as_str() {
                 "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "NOREPLICAS" | "TRYAGAIN" => Code::Unavailable,
-                // It cannot save, or is a part of a cluster.
-                "ASK" | "CROSSSLOT" | "MISCONF" | "MOVED" => Code::FailedPrecondition,
+                // It is a part of a cluster, or takes connections from its own machine only.
+                "ASK" | "CROSSSLOT" | "DENIED" | "MOVED" => Code::FailedPrecondition,
                 _ => Code::Internal,
             },
             Self::Nonsense => Code::Internal,
@@ -85,7 +107,7 @@ impl From<Fault> for Status {
 
 impl From<ServerError> for Fault {
     fn from(error: ServerError) -> Self {
-        Self::named(error.code())
+        Self::reported(error.code(), error.details())
     }
 }
 
@@ -93,9 +115,8 @@ impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Self {
         match error.kind() {
             redis::ErrorKind::Io => Self::Lost,
-            redis::ErrorKind::AuthenticationFailed => Self::LoggedOut,
             redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => {
-                Self::named(error.code().unwrap_or_default())
+                Self::reported(error.code().unwrap_or_default(), error.detail())
             }
             _ => Self::Nonsense,
         }
@@ -115,7 +136,8 @@ mod tests {
             ("WRONGPASS", Fault::LoggedOut, Code::FailedPrecondition),
             ("NOPERM", Fault::NotPermitted, Code::FailedPrecondition),
             ("OOM", Fault::Full, Code::ResourceExhausted),
-            ("MISCONF", Fault::Refused("MISCONF".into()), Code::FailedPrecondition),
+            ("MISCONF", Fault::CannotSave, Code::FailedPrecondition),
+            ("DENIED", Fault::Refused("DENIED".into()), Code::FailedPrecondition),
             ("MASTERDOWN", Fault::Refused("MASTERDOWN".into()), Code::Unavailable),
             ("NEW", Fault::Refused("NEW".into()), Code::Internal),
             ("hunter2", Fault::Refused("of no name".into()), Code::Internal),

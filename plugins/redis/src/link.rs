@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use plugin_sdk::plugin::HealthReporter;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, Pipeline, RedisResult, Value};
+use redis::{AsyncConnectionConfig, ConnectionAddr, Pipeline, RedisConnectionInfo, RedisResult, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::address::Address;
 use crate::backoff;
 use crate::fault::Fault;
+use crate::greeting::greet;
 
 /// How long Redis may take.
 #[derive(Debug, Clone, Copy)]
@@ -89,8 +90,8 @@ impl Link {
 
     /// Looks into what a fault says of Redis as a whole, and gives it back.
     pub(crate) fn notice(&self, fault: Fault) -> Fault {
-        let doubt = match fault {
-            Fault::Lost | Fault::TimedOut(_) | Fault::Loading | Fault::LoggedOut => Some(Doubt::Away),
+        let doubt = match &fault {
+            fault if fault.is_of_all() => Some(Doubt::Away),
             Fault::ReadOnly => Some(Doubt::ReadOnly),
             _ => None,
         };
@@ -147,11 +148,11 @@ impl Keeper {
     }
 
     async fn open(&mut self) -> Result<Line, Fault> {
-        if let Err(error) = self.address.refresh() {
+        let connect = self.timeouts.connect;
+        if let Err(error) = self.address.refresh(connect).await {
             tracing::warn!(%error, "going by the last URL that could be read");
         }
-        let Timeouts { reply, connect } = self.timeouts;
-        timeout(connect, Line::open(&self.address, reply)).await.unwrap_or(Err(Fault::TimedOut(connect)))
+        timeout(connect, Line::open(&self.address)).await.unwrap_or(Err(Fault::TimedOut(connect)))
     }
 
     /// Tells everybody that Redis is away; the log only if it is news.
@@ -168,7 +169,7 @@ impl Keeper {
 
     /// Drives the connection until there is a reason to make another.
     async fn watch(&mut self, mut line: Line) -> Fault {
-        let mut read_only_since = None::<Instant>;
+        let mut replaced = None::<Instant>;
         loop {
             let doubt = tokio::select! {
                 () = &mut line.driver => return Fault::Lost,
@@ -182,11 +183,8 @@ impl Keeper {
                     }
                 }
                 Doubt::ReadOnly => {
-                    if read_only_since.is_none() {
-                        tracing::warn!(address = %self.address, "Redis is a read-only replica; nothing new is cached");
-                    }
-                    if read_only_since.is_none_or(|since| since.elapsed() >= READ_ONLY_INTERVAL) {
-                        read_only_since = Some(Instant::now());
+                    if replaced.is_none_or(|at| at.elapsed() >= READ_ONLY_INTERVAL) {
+                        replaced = Some(Instant::now());
                         if let Err(fault) = self.replace(&mut line).await {
                             return fault;
                         }
@@ -222,32 +220,32 @@ struct Line {
 }
 
 impl Line {
-    /// Connects, logs in, and makes sure that Redis works. Without a time limit on the whole.
-    async fn open(address: &Address, reply: Duration) -> Result<Self, Fault> {
+    /// Connects, logs in, and makes sure that Redis works. Without a time limit.
+    async fn open(address: &Address) -> Result<Self, Fault> {
         let unreachable = |error| Fault::unreachable(&error);
-        let mut line = match address.info().addr() {
+        match address.info().addr() {
             ConnectionAddr::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
-                Self::log_in(stream, address).await?
+                Self::log_in(stream, address).await
             }
             ConnectionAddr::Unix(path) => {
-                Self::log_in(UnixStream::connect(path).await.map_err(unreachable)?, address).await?
+                Self::log_in(UnixStream::connect(path).await.map_err(unreachable)?, address).await
             }
-            other => return Err(Fault::Unreachable(format!("no way to {other} is known"))),
-        };
-        line.answers(reply).await?;
-        Ok(line)
+            other => Err(Fault::Unreachable(format!("no way to {other} is known"))),
+        }
     }
 
     async fn log_in(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         address: &Address,
     ) -> Result<Self, Fault> {
+        let stream = greet(stream, address.info().redis_settings()).await?;
         // Timeouts are kept here, where it is known which one it was.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let settings = address.info().redis_settings();
-        let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
+        let nothing_more = RedisConnectionInfo::default();
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&nothing_more, stream, config).await?;
         Ok(Self { connection, driver: Box::pin(driver) })
     }
 
@@ -259,11 +257,7 @@ impl Line {
             answer = within(limit, self.connection.send_packed_command(&ping)) => answer?,
         };
         match answer {
-            Value::ServerError(error) => match Fault::from(error) {
-                // Whoever may not ask has been heard all the same.
-                Fault::NotPermitted => Ok(()),
-                fault => Err(fault),
-            },
+            Value::ServerError(error) => Fault::from(error).after_ping(),
             _ => Ok(()),
         }
     }

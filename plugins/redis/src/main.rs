@@ -14,8 +14,9 @@
 //! # While Redis is away
 //!
 //! Calls fail at once and the plugin's health is `NOT_SERVING`; meanwhile the connection is tried anew, at the latest
-//! every two seconds. What is away is the same to a host whether it is gone, hangs, loads its data or refuses the
-//! password. Only a read-only replica is not: reads go on, and what is to be stored is refused.
+//! two seconds after an attempt has failed, which takes no longer than `--connect-timeout`. What is away is the same to a
+//! host whether it is gone, hangs, loads its data or refuses the password. Only a read-only replica is not, and a Redis
+//! that cannot save: reads go on, and what is to be stored is refused, which the log has once.
 //!
 //! # What Redis cannot do as the contract has it
 //!
@@ -44,7 +45,9 @@ use self::store::{Prefix, Store};
 mod address;
 mod backoff;
 mod fault;
+mod greeting;
 mod link;
+mod refusal;
 mod service;
 mod store;
 

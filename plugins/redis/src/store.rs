@@ -8,11 +8,13 @@ use redis::{Cmd, Pipeline, Value};
 
 use crate::fault::Fault;
 use crate::link::Link;
+use crate::refusal::Refusal;
 
 /// All keys with a prefix, in the Redis at the end of a link.
 pub(crate) struct Store {
     link: Link,
     prefix: Prefix,
+    refusal: Refusal,
 }
 
 /// What the names of all entries begin with.
@@ -29,7 +31,7 @@ pub(crate) struct Found {
 
 impl Store {
     pub(crate) fn new(link: Link, prefix: Prefix) -> Self {
-        Self { link, prefix }
+        Self { link, prefix, refusal: Refusal::default() }
     }
 
     /// Looks keys up, one result for each: in one round trip, unless they are very many. What would not fit into one
@@ -66,9 +68,21 @@ impl Store {
             Ok(replies) => replies,
             Err(fault) => return vec![Err(fault); entries.len()],
         };
-        let mut results: Vec<_> = replies.into_iter().map(|reply| self.stored(reply)).collect();
+        let mut results: Vec<_> = replies.into_iter().map(stored).collect();
+        self.notice(&results);
         self.forget_left_out(entries, &mut results).await;
         results
+    }
+
+    /// Looks into the first fault of stores, if there is one: to be full is none.
+    fn notice(&self, results: &[Result<(), Fault>]) {
+        let mut faults = results.iter().filter_map(|result| result.as_ref().err());
+        let Some(fault) = faults.find(|fault| **fault != Fault::Full) else { return self.refusal.ends() };
+        // What is wrong with Redis as a whole is for the link to tell.
+        if !fault.is_of_all() {
+            self.refusal.lasts(fault);
+        }
+        self.link.notice(fault.clone());
     }
 
     /// Removes what Redis had no room for: a cache may forget, but not remember what has been replaced.
@@ -83,13 +97,6 @@ impl Store {
         let removed = self.delete(&keys).await.map(drop);
         for result in results {
             result.clone_from(&removed);
-        }
-    }
-
-    fn stored(&self, reply: Value) -> Result<(), Fault> {
-        match reply {
-            Value::ServerError(error) => Err(self.link.notice(error.into())),
-            _ => Ok(()),
         }
     }
 
@@ -179,6 +186,14 @@ impl Prefix {
     }
 }
 
+/// What Redis says of one command that stores.
+fn stored(reply: Value) -> Result<(), Fault> {
+    match reply {
+        Value::ServerError(error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// What [`LOOK_UP`] says of `count` keys. Of the last ones it says nothing if there was no room for them.
 fn found(count: usize, reply: Value) -> Result<Vec<Option<Found>>, Fault> {
     let Value::Array(parts) = reply else { return Err(Fault::Nonsense) };
@@ -225,7 +240,7 @@ fn scanned(reply: Value) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
     Some((bytes(cursor)?, names.into_iter().map(bytes).collect::<Option<_>>()?))
 }
 
-/// The longest time of the contract is 3.2e17 ms.
+/// The longest time of the contract is 3.2e14 ms.
 fn whole_millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
 }

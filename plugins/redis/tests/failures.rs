@@ -128,12 +128,18 @@ async fn a_replica_is_read_and_takes_nothing_until_it_is_the_primary() {
         Code::FailedPrecondition
     );
     assert_eq!(plugin.flush().await.expect_err("it is read-only").code(), Code::FailedPrecondition);
-    plugin_testkit::until("it to be told", async || plugin.log().contains("nothing new is cached")).await;
+    let told = || plugin.log().matches("nothing new is cached").count();
+    plugin_testkit::until("it to be told", async || told() == 1).await;
     assert_eq!(get(&plugin, "k").await.as_deref(), Some(&b"v"[..]));
     assert!(plugin.serves().await);
 
     let _: Value = redis.command(&["REPLICAOF", "NO", "ONE"]);
     plugin.set(entry("k", "new", None)).await.expect("it is the primary");
+
+    // What happens again is told again.
+    let _: Value = redis.command(&["REPLICAOF", "127.0.0.1", &port]);
+    plugin.set(entry("k", "new", None)).await.expect_err("it is read-only");
+    plugin_testkit::until("it to be told again", async || told() == 2).await;
     plugin.end().await;
     other.end().await;
 }
@@ -166,6 +172,99 @@ async fn user_locked_out() {
     assert_eq!(get(&plugin, "k").await.as_deref(), Some(&b"v"[..]));
     assert!(!plugin.log().contains("hunter"), "{}", plugin.log());
     assert!(!status.message().contains("hunter"), "{status:?}");
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_when_it_connects_is_told_by_its_name() {
+    let Some(redis) = Redis::start("what_is_wrong_when_it_connects_is_told_by_its_name") else { return };
+    const LOGGED_OUT: &str = "Redis does not accept the user or the password, or wants one";
+    const NOT_PERMITTED: &str = "the Redis user may not use this command or these keys";
+    const CROWDED: &str = "Redis has as many clients as it allows";
+    let file = redis.directory().join("url");
+    let write = |query: &str| {
+        fs::write(&file, format!("{}?{query}\n", redis.url())).expect("a file can be written");
+    };
+    write("");
+    let plugin = Plugin::start(PROGRAM, [&*format!("--url-file={}", file.display()), "--timeout=30s"]).await;
+    store(&plugin).await;
+
+    let mut operator = redis.connection().expect("it runs");
+    let mut command = |words: &str| {
+        let words: Vec<_> = words.split(' ').collect();
+        let done: Value = redis::cmd(words[0]).arg(&words[1..]).query(&mut operator).expect("Redis is there");
+        done
+    };
+    command("ACL SETUSER reader on >hunter2 ~fib:* +mget +pttl +eval");
+    for (change, query, message, code) in [
+        ("CONFIG SET maxclients 1", "", CROWDED, Code::Unavailable),
+        ("CONFIG SET maxclients 1", "user=reader&pass=hunter2", CROWDED, Code::Unavailable),
+        ("CONFIG SET maxclients 1", "db=3", CROWDED, Code::Unavailable),
+        ("PING", "user=reader&pass=hunter2&db=3", NOT_PERMITTED, Code::FailedPrecondition),
+        ("PING", "user=reader&pass=hunter3", LOGGED_OUT, Code::FailedPrecondition),
+        // It wants none.
+        ("PING", "pass=hunter2", LOGGED_OUT, Code::FailedPrecondition),
+        ("CONFIG SET requirepass hunter2", "db=3", LOGGED_OUT, Code::FailedPrecondition),
+    ] {
+        command(change);
+        write(query);
+        command("CLIENT KILL TYPE normal");
+        let mut last = None;
+        plugin_testkit::until(&format!("{message:?} after {change}, ?{query}"), async || {
+            last = plugin.get("k").await.err();
+            last.as_ref().is_some_and(|status| status.message() == message)
+        })
+        .await;
+        assert_eq!(last.expect("it has failed").code(), code, "{change}, {query}");
+        assert!(!plugin.serves().await);
+        command("CONFIG SET maxclients 1000");
+    }
+    write("pass=hunter2&db=3");
+    plugin.until_serving(true).await;
+    assert_eq!(get(&plugin, "k").await, None, "it is another database");
+    store(&plugin).await;
+    assert!(!plugin.log().contains("hunter"), "{}", plugin.log());
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn unable_to_save() {
+    let Some(mut redis) = Redis::down("unable_to_save") else { return };
+    let folder = redis.directory().join("data");
+    fs::create_dir(&folder).expect("a directory can be made");
+    redis.args(&["--dir", folder.to_str().expect("names here are text")]);
+    redis.up();
+    let plugin = redis.plugin(&[]).await;
+    store(&plugin).await;
+    fs::remove_dir(&folder).expect("it is empty");
+    let _: Value = redis.command(&["CONFIG", "SET", "save", "3600 1"]);
+    let _: Value = redis.command(&["BGSAVE"]);
+    plugin_testkit::until("Redis to see that it cannot save", async || {
+        redis.command::<String>(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:err")
+    })
+    .await;
+    // It tells so to whoever asks whether it is well, on a new connection, too.
+    let answer = redis::cmd("PING").query::<String>(&mut redis.connection().expect("it runs"));
+    assert_eq!(answer.expect_err("it cannot save").code(), Some("MISCONF"));
+
+    for _ in 0..2 {
+        plugin_testkit::until("an entry", async || plugin.get("k").await.is_ok()).await;
+        assert_eq!(get(&plugin, "k").await.as_deref(), Some(&b"v"[..]));
+        let status = plugin.set(entry("k", "new", None)).await.expect_err("it takes nothing");
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::FailedPrecondition, "Redis cannot save its data, and takes no more until it can")
+        );
+        assert!(plugin.serves().await);
+        let _: Value = redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    }
+    let told = plugin.log().matches("nothing new is cached").count();
+    assert_eq!(told, 1, "{}", plugin.log());
+
+    let _: Value = redis.command(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]);
+    plugin_testkit::until("it to take an entry", async || plugin.set(entry("k", "new", None)).await.is_ok())
+        .await;
+    assert_eq!(get(&plugin, "k").await.as_deref(), Some(&b"new"[..]));
     plugin.end().await;
 }
 

@@ -1,15 +1,15 @@
 //! What it costs to have keys looked up by another process, without a server in front: `bench-crossing`, once for each
 //! way, told what to do and measured from outside.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::rate::in_turn;
-use crate::started::{self, Started};
+use crate::started::{self, Lines, PATIENCE, Started};
 use crate::{Failure, stop};
 
 /// How keys are looked up.
@@ -121,7 +121,7 @@ struct Driver {
     way: Way,
     started: Started,
     stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    stdout: Lines,
     _directory: TempDir,
 }
 
@@ -133,7 +133,7 @@ impl Driver {
         command.arg(way.word()).args((way != Way::Floor).then_some(plugin));
         let mut started = Started::new(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let stdin = started.child.stdin.take().ok_or("stdin is piped")?;
-        let stdout = BufReader::new(started.child.stdout.take().ok_or("stdout is piped")?);
+        let stdout = Lines::of(started.child.stdout.take().ok_or("stdout is piped")?);
         Ok(Self { way, started, stdin, stdout, _directory: directory })
     }
 
@@ -141,13 +141,13 @@ impl Driver {
     fn measure(&mut self, cost: &mut Cost, time: Duration) -> Result<(), Failure> {
         stop::check()?;
         let Load { batch, value_bytes } = cost.load;
-        let ready = self.say(&format!("prepare {batch} {value_bytes}"))?;
+        let ready = self.say(&format!("prepare {batch} {value_bytes}"), PATIENCE)?;
         if ready != "ready" {
             return Err(format!("{}: {ready:?} instead of ready", self.way.name()).into());
         }
         let processes = self.started.processes();
         let before = processes.cpu();
-        let did = self.say(&format!("run {}", time.as_millis()))?;
+        let did = self.say(&format!("run {}", time.as_millis()), time + PATIENCE)?;
         let cpu = processes.cpu_since(before);
         let (keys, nanos) = did.split_once(' ').ok_or_else(|| format!("{did:?} says nothing"))?;
         let (keys, nanos): (f64, f64) = (keys.parse()?, nanos.parse()?);
@@ -157,14 +157,9 @@ impl Driver {
     }
 
     /// Says something to it, and gives its answer.
-    fn say(&mut self, line: &str) -> Result<String, Failure> {
+    fn say(&mut self, line: &str, patience: Duration) -> Result<String, Failure> {
         writeln!(self.stdin, "{line}")?;
-        let mut answer = String::new();
-        self.stdout.read_line(&mut answer)?;
-        match answer.strip_suffix('\n') {
-            Some(answer) => Ok(answer.to_owned()),
-            None => Err(format!("{}: {line:?} was too much for it", self.way.name()).into()),
-        }
+        self.stdout.next(&format!("{}, told {line:?},", self.way.name()), patience)
     }
 }
 

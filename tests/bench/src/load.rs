@@ -58,6 +58,16 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    fn nothing() -> Self {
+        Self { answers: 0, hits: 0, elapsed: Duration::ZERO, latencies: Histogram::new() }
+    }
+
+    fn add(&mut self, Answer { hit }: Answer, latency: Duration) {
+        self.answers += 1;
+        self.hits += u64::from(hit);
+        self.latencies.add(latency);
+    }
+
     pub(crate) fn per_second(&self) -> f64 {
         self.answers as f64 / self.elapsed.as_secs_f64()
     }
@@ -103,8 +113,7 @@ impl Clients {
     pub(crate) fn ask(&mut self, time: Duration) -> io::Result<Measured> {
         let begun = Instant::now();
         let end = begun + time;
-        let mut measured =
-            Measured { answers: 0, hits: 0, elapsed: Duration::ZERO, latencies: Histogram::new() };
+        let mut measured = Measured::nothing();
         if !self.asking {
             for index in 0..self.clients.len() {
                 self.send(index)?;
@@ -121,10 +130,8 @@ impl Clients {
             for event in &events {
                 // The number that was given with the connection.
                 let index = event.data.u64() as usize;
-                if let Some(Answer { hit }) = self.clients[index].receive()? {
-                    measured.answers += 1;
-                    measured.hits += u64::from(hit);
-                    measured.latencies.add(self.clients[index].asked.elapsed());
+                if let Some(answer) = self.clients[index].receive()? {
+                    measured.add(answer, self.clients[index].asked.elapsed());
                     self.send(index)?;
                 }
             }
@@ -133,12 +140,13 @@ impl Clients {
         Ok(measured)
     }
 
-    /// Lets each ask once, and gives the time until all have an answer.
-    pub(crate) fn ask_once(&mut self, patience: Duration) -> io::Result<Duration> {
+    /// Lets each ask once, until all have an answer.
+    pub(crate) fn ask_once(&mut self, patience: Duration) -> io::Result<Measured> {
         let begun = Instant::now();
         for index in 0..self.clients.len() {
             self.send(index)?;
         }
+        let mut measured = Measured::nothing();
         let mut waiting = self.clients.len();
         let mut events = Vec::with_capacity(waiting);
         while waiting > 0 {
@@ -148,12 +156,15 @@ impl Clients {
             }
             self.wait(&mut events, left)?;
             for event in &events {
-                if self.clients[event.data.u64() as usize].receive()?.is_some() {
+                let client = &mut self.clients[event.data.u64() as usize];
+                if let Some(answer) = client.receive()? {
+                    measured.add(answer, client.asked.elapsed());
                     waiting -= 1;
                 }
             }
         }
-        Ok(begun.elapsed())
+        measured.elapsed = begun.elapsed();
+        Ok(measured)
     }
 
     /// Waits for answers, but not for longer than this.
@@ -178,16 +189,9 @@ impl Clients {
 }
 
 /// Asks once on a connection of its own, and says whether the answer came from the cache.
-pub(crate) fn ask(address: SocketAddr, n: u8) -> io::Result<bool> {
-    let mut client = Client::connect(address)?;
-    client.stream.set_nonblocking(false)?;
-    client.stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    client.send(&request(n))?;
-    loop {
-        if let Some(Answer { hit }) = client.receive()? {
-            return Ok(hit);
-        }
-    }
+pub(crate) fn ask(address: SocketAddr, n: u8, patience: Duration) -> io::Result<bool> {
+    let measured = Clients::asking_for(address, 1, [n])?.ask_once(patience)?;
+    Ok(measured.hits > 0)
 }
 
 /// Asks, and hangs up without waiting for the answer once `meanwhile` has passed.
@@ -277,7 +281,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
-fn timespec(duration: Duration) -> Timespec {
+pub(crate) fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs().cast_signed(), tv_nsec: duration.subsec_nanos().into() }
 }
 
@@ -346,6 +350,25 @@ mod tests {
         let error = clients.ask(Duration::from_secs(60)).unwrap_err();
         let kinds = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
         assert!(kinds.contains(&error.kind()), "{error}");
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_or_half_of_it_is_an_error() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            for said in ["", "HTTP/1.1 200 OK\r\n"] {
+                let mut stream = listener.accept().unwrap().0;
+                stream.write_all(said.as_bytes()).unwrap();
+                // Until the client has left.
+                while matches!(stream.read(&mut [0; 256]), Ok(1..)) {}
+            }
+        });
+        for _ in 0..2 {
+            let error = ask(address, 20, Duration::from_millis(20)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        }
+        server.join().unwrap();
     }
 
     /// Answers until the client has left, and gives how often.

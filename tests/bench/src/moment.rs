@@ -8,7 +8,7 @@ use crate::load::{self, Clients, Keys};
 use crate::rate::in_turn;
 use crate::row::{Row, Running};
 use crate::spread::Spread;
-use crate::started::kill;
+use crate::started::{PATIENCE, kill};
 use crate::{Failure, stop};
 
 /// What a row did in its moments; `None` where there is nothing to measure.
@@ -126,7 +126,7 @@ fn starts(rows: &[Row], folder: &Path, rounds: usize) -> Result<Vec<Vec<Start>>,
 
 fn start(row: Row, folder: &Path) -> Result<Start, Failure> {
     let server = Running::start(row, folder)?;
-    let ask = || load::ask(server.address, 1).ok();
+    let ask = || load::ask(server.address, 1, PATIENCE).ok();
     server.wait("answer", ask)?;
     let answer = millis(server.started.elapsed());
     server.wait("hit", || ask().filter(|hit| *hit))?;
@@ -139,7 +139,7 @@ fn herd(server: &Running, n: u8) -> Result<(f64, f64), Failure> {
     let processes = server.processes();
     let before = processes.cpu();
     let mut clients = Clients::asking_for(server.address, HERD, [n])?;
-    let took = clients.ask_once(HERD_PATIENCE)?;
+    let took = clients.ask_once(HERD_PATIENCE)?.elapsed;
     Ok((took.as_secs_f64(), processes.cpu_since(before).as_secs_f64()))
 }
 

@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 use crate::crossing::{BATCHES, Cost, Load, VALUES, Way};
 use crate::load::Keys;
 use crate::rate::{Metric, Series};
+use crate::row::Row;
 use crate::spread::Spread;
 
 /// What is drawn.
@@ -99,8 +100,12 @@ const RIGHT: f64 = 540.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 380.0;
 
-/// Told apart by people who see few colours, too (Okabe and Ito).
+/// Told apart by people who see few colours, too (Okabe and Ito; without the yellow, which white hides).
 const COLOURS: [&str; 7] = ["#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00"];
+
+/// What tells lines of one colour apart.
+const DASHES: [&str; 2] = ["", r#" stroke-dasharray="6 3""#];
+const _: () = assert!(Row::ALL.len() <= COLOURS.len() * DASHES.len());
 
 impl Plot {
     /// A name for its file, without the extension.
@@ -146,7 +151,8 @@ impl Plot {
             writeln!(text, r#"<text x="{at:.1}" y="{below}" text-anchor="middle">{label}</text>"#)?;
         }
         for (number, Line { name, points }) in lines.iter().enumerate() {
-            let colour = COLOURS[number % COLOURS.len()];
+            let (colour, dash) =
+                (COLOURS[number % COLOURS.len()], DASHES[number / COLOURS.len() % DASHES.len()]);
             // A little apart, so that the spreads of two rows do not cover each other.
             let shift = 4.0 * (number as f64 - (lines.len() - 1) as f64 / 2.0);
             let mut path = String::new();
@@ -157,14 +163,14 @@ impl Plot {
                 writeln!(text, r#"<path d="M{at:.1} {:.1}V{:.1}" stroke="{colour}"/>"#, y(least), y(most))?;
                 writeln!(text, r#"<circle cx="{at:.1}" cy="{:.1}" r="3" fill="{colour}"/>"#, y(median))?;
             }
-            writeln!(text, r#"<path d="{path}" stroke="{colour}" stroke-width="1.5" fill="none"/>"#)?;
+            writeln!(text, r#"<path d="{path}" stroke="{colour}" stroke-width="1.5"{dash} fill="none"/>"#)?;
             let (at, before) = (TOP + 20.0 * (number as f64 + 0.5), RIGHT + 20.0);
             writeln!(
                 text,
-                r#"<rect x="{before}" y="{}" width="10" height="10" fill="{colour}"/>"#,
-                at - 9.0
+                r#"<path d="M{before} {}h18" stroke="{colour}" stroke-width="3"{dash}/>"#,
+                at - 4.0
             )?;
-            writeln!(text, r#"<text x="{}" y="{at}">{name}</text>"#, before + 16.0)?;
+            writeln!(text, r#"<text x="{}" y="{at}">{name}</text>"#, before + 24.0)?;
         }
         writeln!(text, "</svg>")
     }
@@ -236,9 +242,10 @@ fn readable(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::rate::{Figures, METRICS};
-    use crate::row::Row;
 
     #[test]
     fn axes_end_at_a_figure_that_can_be_read() {
@@ -274,6 +281,15 @@ mod tests {
         assert!(svg.contains(r#"d="M187.5 215.0L422.5 297.5""#), "{svg}");
         assert_eq!(svg.matches("<circle").count(), 2);
         assert_eq!(plot.file(), "requests-s-hot-keys-by-connections");
+    }
+
+    #[test]
+    fn no_two_rows_look_alike() {
+        let lines = Row::ALL.map(|row| Line { name: row.name().into(), points: Vec::new() });
+        let plot = Plot { title: String::new(), across: vec![], scale: Scale::Linear, lines: lines.into() };
+        let svg = plot.svg();
+        let looks = svg.lines().filter_map(|line| line.split_once("h18\" ").map(|(_, look)| look));
+        assert_eq!(looks.collect::<HashSet<_>>().len(), Row::ALL.len(), "{svg}");
     }
 
     #[test]

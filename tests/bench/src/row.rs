@@ -1,7 +1,6 @@
 //! What is measured: servers with their caches, each a row of the tables.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,7 +12,7 @@ use crate::Failure;
 use crate::load::{self, RANDOM};
 use crate::process::Tree;
 use crate::redis::Redis;
-use crate::started::{self, Started, wait_for};
+use crate::started::{self, Lines, PATIENCE, Started, wait_for};
 
 /// A server with a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -26,10 +25,12 @@ pub(crate) enum Row {
     InProcess,
     /// Fib-server with the plugin `memory`.
     Memory,
-    /// The same, and the plugin lets the server give a hit again for a second without asking.
+    /// The same, and the plugin has Get and Set and nothing else; built so for this alone.
+    GetOnly,
+    /// Fib-server with the plugin `memory`, which lets the server give a hit again for a second without asking.
     Lease,
     /// Fib-server with the plugin in Go, which has Get and Set and nothing else.
-    GetOnly,
+    GoGetOnly,
     /// A server in Go with a cache in Redis, asked from its own process, by `-buildmode=plugin`.
     GoRedisSo,
     /// Fib-server with the plugin `redis`.
@@ -38,13 +39,14 @@ pub(crate) enum Row {
 
 impl Row {
     /// The order of the tables.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::GoSo,
         Self::GoPlugin,
         Self::InProcess,
         Self::Memory,
-        Self::Lease,
         Self::GetOnly,
+        Self::Lease,
+        Self::GoGetOnly,
         Self::GoRedisSo,
         Self::Redis,
     ];
@@ -55,8 +57,9 @@ impl Row {
             Self::GoPlugin => "Go, go-plugin",
             Self::InProcess => "ours, in-process",
             Self::Memory => "ours, memory",
+            Self::GetOnly => "ours, Get only",
             Self::Lease => "ours, memory, leases of 1 s",
-            Self::GetOnly => "ours, Go plugin, Get only",
+            Self::GoGetOnly => "ours, Go plugin, Get only",
             Self::GoRedisSo => "Go, Redis, in-process .so",
             Self::Redis => "ours, redis",
         }
@@ -74,7 +77,8 @@ impl Row {
             Self::GoPlugin => &["go-host", "go-plugin"],
             Self::InProcess => &["fib-server-in-process"],
             Self::Memory | Self::Lease => &["fib-server", "fib-cache-memory"],
-            Self::GetOnly => &["fib-server", "go-plugin"],
+            Self::GetOnly => &["fib-server", "bench-get-only"],
+            Self::GoGetOnly => &["fib-server", "go-plugin"],
             Self::GoRedisSo => &["go-inprocess", "go-redis-cache.so"],
             Self::Redis => &["fib-server", "fib-cache-redis"],
         }
@@ -140,8 +144,7 @@ impl Running {
             wait_for(row.name(), "address", || parse(&fs::read_to_string(&port_file).ok()?))?
         } else {
             let stdout = server.child.stdout.take().ok_or("stdout is piped")?;
-            let mut line = String::new();
-            BufReader::new(stdout).read_line(&mut line)?;
+            let line = Lines::of(stdout).next(row.name(), PATIENCE)?;
             parse(&line).ok_or_else(|| format!("{} says {line:?} and no address", row.name()))?
         };
         Ok(Self { row, address, started, server, _redis: redis, _directory: directory })
@@ -157,7 +160,7 @@ impl Running {
     /// Waits until every number comes from the cache.
     pub(crate) fn warm(&self) -> Result<(), Failure> {
         for n in 0..RANDOM {
-            self.wait("hit", || load::ask(self.address, n).ok().filter(|hit| *hit))?;
+            self.wait("hit", || load::ask(self.address, n, PATIENCE).ok().filter(|hit| *hit))?;
         }
         Ok(())
     }

@@ -1,14 +1,18 @@
 //! Programs that are started to be measured, and end with this one.
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, ChildStdout, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
+use crate::load::timespec;
 use crate::process::Tree;
 use crate::{Failure, stop};
 
@@ -46,6 +50,48 @@ impl Drop for Started {
     }
 }
 
+/// The lines that a program prints.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    stdout: ChildStdout,
+    /// What has come and was not given yet.
+    read: Vec<u8>,
+}
+
+impl Lines {
+    pub(crate) fn of(stdout: ChildStdout) -> Self {
+        Self { stdout, read: Vec::new() }
+    }
+
+    /// Waits for the next line of `whom`, and gives it without its end.
+    pub(crate) fn next(&mut self, whom: &str, patience: Duration) -> Result<String, Failure> {
+        let begun = Instant::now();
+        loop {
+            stop::check()?;
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line = self.read.drain(..=end).take(end).collect();
+                return Ok(String::from_utf8(line)?);
+            }
+            let left = patience.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(format!("{whom} has said nothing for {patience:?}").into());
+            }
+            let readable = &mut [PollFd::new(&self.stdout, PollFlags::IN)];
+            match poll(readable, Some(&timespec(left))) {
+                // A signal, which is for the next look.
+                Ok(0) | Err(Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let mut buffer = [0; 4096];
+            match self.stdout.read(&mut buffer)? {
+                0 => return Err(format!("{whom} has ended").into()),
+                length => self.read.extend_from_slice(&buffer[..length]),
+            }
+        }
+    }
+}
+
 /// For the files of one program.
 pub(crate) fn directory() -> Result<TempDir, Failure> {
     Ok(tempfile::Builder::new().prefix("bench-").tempdir()?)
@@ -71,7 +117,7 @@ pub(crate) fn kill(pid: u32) {
 }
 
 /// For a program to start, and for a cache to fill.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -87,5 +133,30 @@ pub(crate) fn wait_for<T>(whom: &str, what: &str, mut look: impl FnMut() -> Opti
             }
             None => sleep(PAUSE),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_given_one_by_one_and_a_program_that_says_no_more_is_not_waited_for() {
+        let directory = directory().unwrap();
+        let mut shell = command(Path::new("/bin/sh"), &directory);
+        shell
+            .args(["-c", "printf 'one\\ntwo\\nthr'; read -r go_on"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut shell = Started::new(&mut shell).unwrap();
+        let mut lines = Lines::of(shell.child.stdout.take().unwrap());
+        assert_eq!(lines.next("it", PATIENCE).unwrap(), "one");
+        assert_eq!(lines.next("it", PATIENCE).unwrap(), "two");
+        let error = lines.next("it", Duration::from_millis(20)).unwrap_err().to_string();
+        assert_eq!(error, "it has said nothing for 20ms");
+        drop(shell.child.stdin.take());
+        assert_eq!(lines.next("it", PATIENCE).unwrap_err().to_string(), "it has ended");
     }
 }

@@ -25,6 +25,31 @@ fn a_report_has_figures_for_each_load_and_all_of_them_are_hits() {
 }
 
 #[test]
+fn a_plugin_without_batches_is_measured_beside_the_one_with_them() {
+    let bench = Bench::new();
+    let report = bench.report(&[
+        "--rows=memory,get-only",
+        "--connections=4",
+        "--keys=hot",
+        "--starts=0",
+        "--seconds=0.5",
+    ]);
+    let rows: Vec<_> = report.lines().filter(|line| line.starts_with("| ours, ")).collect();
+    assert_eq!(rows.len(), 2, "{report}");
+    assert!(rows[0].starts_with("| ours, memory |") && rows[1].starts_with("| ours, Get only |"), "{report}");
+    rows.into_iter().for_each(assert_measured);
+    bench.assert_nothing_is_left();
+    // And is without them.
+    for (way, works) in [("get", true), ("pipe", false)] {
+        let mut host = Command::new(e2e::binary("bench-crossing"));
+        let output = e2e::run_with(host.arg(way).arg(e2e::binary("bench-get-only")).stdin(Stdio::null()));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), works, "{way}: {said}");
+        assert!(works || said.contains("not implemented"), "{said}");
+    }
+}
+
+#[test]
 fn what_happens_once_is_told_and_a_plugin_that_was_killed_is_back() {
     let bench = Bench::new();
     let report = bench.report(&["--rows=memory", "--connections=1", "--keys=hot", "--starts=1"]);
@@ -49,9 +74,16 @@ fn servers_in_go_and_with_redis_are_measured_beside_ours() {
     let bench = Bench::new();
     bench.take_those_in_go();
     let report = bench.report(&["--connections=2", "--keys=hot", "--starts=0"]);
-    let rows =
-        ["Go, in-process .so", "Go, go-plugin", "ours, memory", "ours, Go plugin, Get only", "ours, redis"];
-    for row in rows.into_iter().chain(["Go, Redis, in-process .so"]) {
+    for row in [
+        "Go, in-process .so",
+        "Go, go-plugin",
+        "ours, memory",
+        "ours, Get only",
+        "ours, memory, leases of 1 s",
+        "ours, Go plugin, Get only",
+        "Go, Redis, in-process .so",
+        "ours, redis",
+    ] {
         let row = format!("| {row} |");
         assert_measured(report.lines().find(|line| line.starts_with(&row)).expect(&row));
     }
@@ -129,7 +161,7 @@ impl Bench {
         for folder in ["programs", "temporary"] {
             fs::create_dir(bench.directory.path().join(folder)).expect("it is new");
         }
-        for program in ["fib-cache-memory", "fib-cache-redis", "bench-crossing"] {
+        for program in ["fib-cache-memory", "fib-cache-redis", "bench-get-only", "bench-crossing"] {
             symlink(e2e::binary(program), bench.program(program)).expect("it is new");
         }
         // A busy machine must not make it calculate: that is not what is tested here.

@@ -1,8 +1,10 @@
 //! The service as a host calls it, on a clock that the test moves.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -233,6 +235,27 @@ async fn flush_removes_everything_before_it_answers() {
     assert_eq!(get(&cache, "7").await.unwrap(), miss(MissReason::NotFound));
     let stats = stats(&cache).await;
     assert_eq!((stats.entries, stats.bytes, stats.evictions, stats.expirations), (0, 0, 0, 0));
+}
+
+#[test]
+fn others_are_answered_while_what_was_flushed_is_freed() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.max_blocking_threads(1).build().expect("a runtime can be made");
+    runtime.block_on(async {
+        let (cache, _) = cache(ROOMY);
+        set(&cache, entry("k", "v", None)).await.unwrap();
+        // The thread that frees has something else to do.
+        let (release, released) = mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || released.recv());
+        let mut flush = pin!(flush(&cache));
+        assert!(flush.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(get(&cache, "k").await.unwrap(), miss(MissReason::NotFound));
+        set(&cache, entry("k", "new", None)).await.unwrap();
+        drop(release);
+        flush.await;
+        assert_eq!(get(&cache, "k").await.unwrap(), hit("new", None));
+        busy.await.expect("it does not panic").expect_err("nothing was sent");
+    });
 }
 
 #[tokio::test]
