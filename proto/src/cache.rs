@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tonic::Status;
 
 use crate::{MissReason, StatsResponse};
@@ -14,13 +14,17 @@ const GETS_AT_A_TIME: usize = 64;
 /// A cache that a plugin serves. [`CacheService`](crate::CacheService) makes the contract's service of it, batches and
 /// the stream of them included; what is below is all that is left to write, and most of it need not be.
 ///
-/// Whatever comes in is within the contract's limits. All methods may be called at the same time. Their futures are
-/// dropped when the host has given up: what is half done then must do no harm.
+/// Whatever comes in is within the contract's limits. All methods may be called at the same time.
+///
+/// A future may be dropped before it is ready, when its call is cancelled or the stream of its batch ends: what is half
+/// done then must do no harm. A host that gives up on one batch of a stream does not say so, and the batch goes on: what
+/// could take for ever needs a time limit of its own, or it takes the place of other batches for as long.
 ///
 /// Hosts ask every time, unless [`CacheService::max_age`](crate::CacheService::max_age) lets them do without for a while.
 ///
 /// An error is a fault of the plugin; the host then works on as if there was no cache. A miss is none, and neither is
-/// a cache that is full.
+/// a cache that is full. In batches each key and each entry fails alone. The first failure, and each with another code,
+/// is a warning in the plugin's log with the status's message, which should therefore name neither keys nor values.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -57,20 +61,21 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Looks keys up: gives one result for each, in their order. By default by [`get`](Self::get), of which 64 run at a
     /// time.
-    fn get_many(&self, keys: &[String]) -> impl Future<Output = Result<Vec<Lookup>, Status>> + Send {
+    fn get_many(&self, keys: &[String]) -> impl Future<Output = Vec<Result<Lookup, Status>>> + Send {
         // Made before they run: a closure in the stream would have to be so for every lifetime.
         let gets: Vec<_> = keys.iter().map(|key| self.get(key)).collect();
-        stream::iter(gets).buffered(GETS_AT_A_TIME).try_collect()
+        stream::iter(gets).buffered(GETS_AT_A_TIME).collect()
     }
 
-    /// Stores entries; of two for one key the later has to win. By default by [`set`](Self::set), one after the other up
-    /// to the first that fails.
-    fn set_many(&self, entries: Vec<Entry>) -> impl Future<Output = Result<(), Status>> + Send {
+    /// Stores entries: gives one result for each, in their order. Of two for one key the later has to win. By default by
+    /// [`set`](Self::set), one after the other.
+    fn set_many(&self, entries: Vec<Entry>) -> impl Future<Output = Vec<Result<(), Status>>> + Send {
         async {
+            let mut results = Vec::with_capacity(entries.len());
             for entry in entries {
-                self.set(entry).await?;
+                results.push(self.set(entry).await);
             }
-            Ok(())
+            results
         }
     }
 

@@ -1,5 +1,7 @@
-//! The Cache service of a [`Cache`]: checks what comes in, keeps answers within their size, and takes streams of
-//! batches apart.
+//! The Cache service of a [`Cache`]: checks what comes in, keeps answers within their size, takes streams of batches
+//! apart, and has the log say what fails.
+
+mod trouble;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,12 +11,14 @@ use futures_util::{Stream, StreamExt, future};
 use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use self::trouble::Trouble;
 use crate::get_response::Outcome;
 use crate::request::{check_all, check_batch, check_entry, check_key, is_key};
 use crate::{
-    Cache, DeleteRequest, DeleteResponse, FlushRequest, FlushResponse, GetManyRequest, GetManyResponse,
-    GetRequest, GetResponse, Hit, Lookup, MAX_MESSAGE_BYTES, Miss, MissReason, PipeRequest, PipeResponse,
-    SetError, SetManyRequest, SetManyResponse, SetRequest, SetResponse, StatsRequest, StatsResponse,
+    Cache, DeleteRequest, DeleteResponse, Entry, FlushRequest, FlushResponse, GetManyRequest,
+    GetManyResponse, GetRequest, GetResponse, Hit, Lookup, MAX_MESSAGE_BYTES, Miss, MissReason, PipeRequest,
+    PipeResponse, SetError, SetManyRequest, SetManyResponse, SetRequest, SetResponse, StatsRequest,
+    StatsResponse,
 };
 
 /// Batches of one stream that are answered at the same time. A host has no reason to have as many open; until one of
@@ -29,14 +33,22 @@ const MAX_HIT_BYTES: usize = MAX_MESSAGE_BYTES - (256 << 10);
 /// The most bytes of texts of one batch's set errors; later ones have none.
 const MAX_ERROR_TEXT_BYTES: usize = 64 << 10;
 
-/// What is said of a key that cannot be looked up.
+/// What is said of a key that is wrong or whose lookup has failed.
 const NEITHER: GetResponse = GetResponse { outcome: None };
 
 /// Serves a [`Cache`]: `CacheServer::new(CacheService::new(cache))`.
 #[derive(Debug)]
 pub struct CacheService<C> {
-    cache: Arc<C>,
+    cache: Arc<Watched<C>>,
     leases: Leases,
+}
+
+/// A cache, and what the log has been told of it.
+#[derive(Debug)]
+struct Watched<C> {
+    cache: C,
+    lookups: Trouble,
+    stores: Trouble,
 }
 
 /// For how long at most hosts may answer hits from their own memory; `None`: not at all.
@@ -48,7 +60,7 @@ const ASK_EVERY_TIME: Leases = Leases(None);
 impl<C: Cache> CacheService<C> {
     /// Serves this cache. Hosts ask it every time.
     pub fn new(cache: C) -> Self {
-        Self { cache: Arc::new(cache), leases: ASK_EVERY_TIME }
+        Self { cache: Arc::new(Watched::new(cache)), leases: ASK_EVERY_TIME }
     }
 
     /// Lets hosts give a hit again for so long without asking; zero: not at all. A key that is asked for often then costs
@@ -64,24 +76,32 @@ impl<C: Cache> CacheService<C> {
 impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let key = check_key(request.into_inner().key)?;
-        Ok(Response::new(self.leases.respond(self.cache.get(&key).await?)))
+        let result = self.cache.cache.get(&key).await.map_err(failure);
+        self.cache.lookups.note(result.as_ref().err());
+        Ok(Response::new(self.leases.respond(result?)))
     }
 
     async fn set(&self, request: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {
-        self.cache.set(check_entry(request.into_inner())?).await?;
-        Ok(Response::new(SetResponse {}))
+        let result = self.cache.cache.set(check_entry(request.into_inner())?).await.map_err(failure);
+        self.cache.stores.note(result.as_ref().err());
+        result.map(|()| Response::new(SetResponse {}))
     }
 
     async fn get_many(&self, request: Request<GetManyRequest>) -> Result<Response<GetManyResponse>, Status> {
         let keys = check_all("keys", request.into_inner().keys, check_key)?;
-        let results = look_up(&*self.cache, self.leases, &keys).await?;
-        Ok(Response::new(GetManyResponse { results }))
+        let LookedUp { responses, failures } = look_up(&self.cache, self.leases, &keys).await;
+        match failures.into_iter().next() {
+            Some(failure) => Err(failure),
+            None => Ok(Response::new(GetManyResponse { results: responses })),
+        }
     }
 
     async fn set_many(&self, request: Request<SetManyRequest>) -> Result<Response<SetManyResponse>, Status> {
         let entries = check_all("entries", request.into_inner().entries, check_entry)?;
-        self.cache.set_many(entries).await?;
-        Ok(Response::new(SetManyResponse {}))
+        match store(&self.cache, entries).await.into_iter().next() {
+            Some((_, failure)) => Err(failure),
+            None => Ok(Response::new(SetManyResponse {})),
+        }
     }
 
     type PipeStream = Pin<Box<dyn Stream<Item = Result<PipeResponse, Status>> + Send>>;
@@ -96,17 +116,37 @@ impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let keys = check_all("keys", request.into_inner().keys, check_key)?;
-        Ok(Response::new(DeleteResponse { removed: self.cache.delete(&keys).await? }))
+        Ok(Response::new(DeleteResponse { removed: self.cache.cache.delete(&keys).await? }))
     }
 
     async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
-        self.cache.flush().await?;
+        self.cache.cache.flush().await?;
         Ok(Response::new(FlushResponse {}))
     }
 
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
-        self.cache.stats().await.map(Response::new)
+        self.cache.cache.stats().await.map(Response::new)
     }
+}
+
+impl<C> Watched<C> {
+    fn new(cache: C) -> Self {
+        Self { cache, lookups: Trouble::none("lookups"), stores: Trouble::none("stores") }
+    }
+}
+
+/// The results if there are as many as there should be. If not, nobody can say whose they are.
+fn one_for_each<T>(results: Vec<Result<T, Status>>, count: usize) -> Vec<Result<T, Status>> {
+    if results.len() == count {
+        return results;
+    }
+    let miscount = Status::internal(format!("the cache gives {} results for {count}", results.len()));
+    (0..count).map(|_| Err(miscount.clone())).collect()
+}
+
+/// What a call has failed with, which cannot be OK.
+fn failure(status: Status) -> Status {
+    if status.code() == Code::Ok { Status::unknown("the cache failed with OK") } else { status }
 }
 
 impl Leases {
@@ -132,26 +172,35 @@ fn miss(reason: MissReason) -> Outcome {
 
 /// Answers batches as each is done. Ends after the last answer once there are no more requests, or with the first error.
 fn pipe<C: Cache>(
-    cache: Arc<C>,
+    cache: Arc<Watched<C>>,
     leases: Leases,
     requests: impl Stream<Item = Result<PipeRequest, Status>> + Send,
 ) -> impl Stream<Item = Result<PipeResponse, Status>> + Send {
     let answer = move |request| {
         let cache = Arc::clone(&cache);
-        async move { answer(&*cache, leases, request?).await }
+        async move { answer(&cache, leases, request?).await }
     };
     requests.map(answer).buffer_unordered(BATCHES_AT_A_TIME)
 }
 
-async fn answer<C: Cache>(cache: &C, leases: Leases, request: PipeRequest) -> Result<PipeResponse, Status> {
+async fn answer<C: Cache>(
+    cache: &Watched<C>,
+    leases: Leases,
+    request: PipeRequest,
+) -> Result<PipeResponse, Status> {
     let PipeRequest { batch, gets, sets } = request;
     check_batch("batch", gets.len() + sets.len())?;
     let (gets, set_errors) = future::join(look_up_each(cache, leases, gets), store_each(cache, sets)).await;
     Ok(PipeResponse { batch, gets, set_errors })
 }
 
-/// Looks up the keys of several callers: a wrong one is no fault of the others. Nothing if it fails.
-async fn look_up_each<C: Cache>(cache: &C, leases: Leases, mut keys: Vec<String>) -> Vec<GetResponse> {
+/// Looks up the keys of several callers: a wrong one, or one that fails, is no fault of the others. Nothing if all fail.
+async fn look_up_each<C: Cache>(
+    cache: &Watched<C>,
+    leases: Leases,
+    mut keys: Vec<String>,
+) -> Vec<GetResponse> {
+    let count = keys.len();
     let is_wrong = |key: &String| !is_key(key);
     let wrong: Vec<usize> =
         keys.iter().enumerate().filter(|(_, key)| is_wrong(key)).map(|(index, _)| index).collect();
@@ -159,27 +208,58 @@ async fn look_up_each<C: Cache>(cache: &C, leases: Leases, mut keys: Vec<String>
         keys.retain(|key| !is_wrong(key));
     }
     if keys.is_empty() {
-        return vec![NEITHER; wrong.len()];
+        return vec![NEITHER; count];
     }
-    let Ok(mut results) = look_up(cache, leases, &keys).await else { return Vec::new() };
-    for index in wrong {
-        results.insert(index, NEITHER);
+    let LookedUp { responses, failures } = look_up(cache, leases, &keys).await;
+    if failures.len() == keys.len() {
+        return Vec::new();
     }
-    results
+    if wrong.is_empty() {
+        return responses;
+    }
+    let (mut wrong, mut responses) = (wrong.into_iter().peekable(), responses.into_iter());
+    let response = |place| match wrong.next_if_eq(&place) {
+        Some(_) => NEITHER,
+        None => responses.next().unwrap_or(NEITHER),
+    };
+    (0..count).map(response).collect()
 }
 
-/// Looks keys up: one result for each, within the size of an answer.
-async fn look_up<C: Cache>(cache: &C, leases: Leases, keys: &[String]) -> Result<Vec<GetResponse>, Status> {
-    let lookups = cache.get_many(keys).await?;
-    if lookups.len() != keys.len() {
-        return Err(Status::internal(format!("{} results for {} keys", lookups.len(), keys.len())));
-    }
-    let mut room = MAX_HIT_BYTES;
-    Ok(lookups.into_iter().map(|lookup| within(&mut room, leases.respond(lookup))).collect())
+/// What has become of lookups.
+struct LookedUp {
+    /// One for each key, within the size of an answer.
+    responses: Vec<GetResponse>,
+    /// Of the keys of which the response says nothing.
+    failures: Vec<Status>,
+}
+
+async fn look_up<C: Cache>(cache: &Watched<C>, leases: Leases, keys: &[String]) -> LookedUp {
+    let lookups = one_for_each(cache.cache.get_many(keys).await, keys.len());
+    let (mut room, mut failures) = (MAX_HIT_BYTES, Vec::new());
+    let respond = |lookup| match lookup {
+        Ok(lookup) => within(&mut room, leases.respond(lookup)),
+        Err(status) => {
+            failures.push(failure(status));
+            NEITHER
+        }
+    };
+    let responses = lookups.into_iter().map(respond).collect();
+    cache.lookups.note(failures.first());
+    LookedUp { responses, failures }
+}
+
+/// Stores entries, and gives the places of those that have failed, and why.
+async fn store<C: Cache>(cache: &Watched<C>, entries: Vec<Entry>) -> Vec<(usize, Status)> {
+    let count = entries.len();
+    let results = one_for_each(cache.cache.set_many(entries).await, count).into_iter().enumerate();
+    let failed = |(place, result): (usize, Result<(), Status>)| Some((place, failure(result.err()?)));
+    let failures: Vec<_> = results.filter_map(failed).collect();
+    cache.stores.note(failures.first().map(|(_, status)| status));
+    failures
 }
 
 /// Stores the entries of several callers, and gives what went wrong.
-async fn store_each<C: Cache>(cache: &C, requests: Vec<SetRequest>) -> Vec<SetError> {
+async fn store_each<C: Cache>(cache: &Watched<C>, requests: Vec<SetRequest>) -> Vec<SetError> {
     let mut errors = Vec::new();
     let mut room = MAX_ERROR_TEXT_BYTES;
     let mut fail = |index: usize, status: &Status| {
@@ -207,11 +287,8 @@ async fn store_each<C: Cache>(cache: &C, requests: Vec<SetRequest>) -> Vec<SetEr
     if entries.is_empty() {
         return errors;
     }
-    if let Err(mut status) = cache.set_many(entries).await {
-        if status.code() == Code::Ok {
-            status = Status::unknown("the cache failed with OK");
-        }
-        indices.into_iter().for_each(|index| fail(index, &status));
+    for (place, status) in store(cache, entries).await {
+        fail(indices[place], &status);
     }
     errors
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::load::Load;
+use e2e::log::Line;
 use e2e::process;
 use e2e::wait::wait_until;
 use e2e::{Server, rogue};
@@ -83,6 +84,75 @@ fn flood_on_stderr_does_not_stop_the_service() {
 #[test]
 fn flood_on_stdout_does_not_stop_the_service() {
     keeps_serving("flood-stdout");
+}
+
+#[test]
+fn answers_with_a_wrong_number_cost_no_answer() {
+    costs_no_answer("pipe=wrong-number", &["do not fit their questions"]);
+}
+
+#[test]
+fn answers_with_too_few_results_cost_no_answer() {
+    costs_no_answer("pipe=too-few", &["do not fit their questions"]);
+}
+
+#[test]
+fn answers_with_too_many_results_cost_no_answer() {
+    costs_no_answer("pipe=too-many", &["do not fit their questions"]);
+}
+
+#[test]
+fn batches_that_are_answered_twice_are_answered() {
+    costs_no_answer("pipe=twice", &["cache hit"]).wait_for_hit(20);
+}
+
+#[test]
+fn batches_that_are_never_answered_cost_no_answer() {
+    let begun = Instant::now();
+    let server = costs_no_answer("pipe=silent", &[]);
+    let silence = "the cache plugin does not answer; it is not asked for a second";
+    wait_until("the log to tell of it", || server.log().count(silence) > 0);
+    let told = server.log().count(silence);
+    assert!(told as u64 <= 1 + begun.elapsed().as_secs(), "{told} times in {:?}", begun.elapsed());
+}
+
+#[test]
+fn stream_that_ends_too_early_costs_no_answer() {
+    costs_no_answer("pipe=ends", &["the stream to the cache plugin has ended"]).wait_for_hit(20);
+}
+
+#[test]
+fn stream_that_fails_costs_no_answer() {
+    costs_no_answer("pipe=fails", &["stream", "Internal"]).wait_for_hit(20);
+}
+
+#[test]
+fn answer_that_is_too_large_costs_no_answer() {
+    costs_no_answer("pipe=huge", &["stream", "OutOfRange"]).wait_for_hit(20);
+}
+
+#[test]
+fn plugin_that_dies_of_a_batch_costs_no_answer() {
+    let server = costs_no_answer("pipe=exits", &["exit status 9"]);
+    wait_until("another start", || server.plugin()["restarts"].as_u64() >= Some(1));
+}
+
+/// Lets clients work until the log has a line with all of `cause`, and expects that each was answered, soon. If it is a
+/// warning about the line to the plugin, there is one.
+fn costs_no_answer(mode: &str, cause: &[&str]) -> Server {
+    let server = Server::start_with_plugin(rogue(mode));
+    let load = Load::start(server.address(), 16);
+    let is_cause = |line: &Line| cause.iter().all(|part| line.to_string().contains(part));
+    wait_until("answers", || load.answered() > 300);
+    wait_until("the cause to be in the log", || server.log().find(is_cause).is_some());
+    let report = load.stop();
+    let slowest = report.is_flawless().quantile(1.0);
+    // The plugin has a quarter of a second for each; the rest is what a busy machine makes of it.
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+    let of_the_line = |line: &Line| line.level() == "WARN" && line.message().starts_with("the cache plugin");
+    let told = server.log().lines().iter().filter(|line| of_the_line(line) && is_cause(line)).count();
+    assert!(told <= 1 || cause.is_empty(), "{told} times {cause:?}");
+    server
 }
 
 fn keeps_serving(mode: &str) {

@@ -1,8 +1,8 @@
-//! The rogue of one contract: it asks for its cookie, has one version, and answers one method well.
+//! The rogue of one contract: it asks for its cookie, has one version, and answers two methods well.
 
 use std::process::ExitCode;
 
-use plugin_rogue::{Code, Methods, Rogue};
+use plugin_rogue::{Answers, Code, Messages, Methods, Rogue};
 
 /// The service of the contract, by hand.
 struct Sample;
@@ -14,6 +14,17 @@ impl Methods for Sample {
             "/sample.v1.Sample/Who" => Ok(b"\x0a\x06a liar".to_vec()),
             _ => Err(Code::UNIMPLEMENTED),
         }
+    }
+
+    fn is_stream(&self, path: &str) -> bool {
+        path == "/sample.v1.Sample/Chat"
+    }
+
+    async fn stream(&self, _path: &str, mut messages: Messages, answers: Answers) -> Result<(), Code> {
+        while let Some(message) = messages.next().await {
+            answers.send(&message).await;
+        }
+        Ok(())
     }
 }
 

@@ -50,6 +50,7 @@
 mod fault;
 mod handshake;
 mod service;
+mod stream;
 
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -57,6 +58,7 @@ use std::{io, thread};
 
 use fault::{Early, Fault, Late};
 use handshake::{Line, announce, say};
+pub use stream::{Answers, Messages};
 
 /// The whole of a `main`: misbehaves as the first argument says.
 #[must_use]
@@ -88,6 +90,25 @@ pub trait Methods: Send + Sync + 'static {
 
     /// Answers one call, of `/package.Service/Method`, with an encoded message or a status.
     fn call(&self, path: &str, message: &[u8]) -> impl Future<Output = Result<Vec<u8>, Code>> + Send;
+
+    /// Whether this method streams in both directions, so that its calls come to [`stream`](Self::stream). By default
+    /// none does.
+    fn is_stream(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
+
+    /// Answers one call that streams: returns when the plugin ends it, with OK or a status. The head of its answer has been
+    /// sent before.
+    fn stream(
+        &self,
+        path: &str,
+        messages: Messages,
+        answers: Answers,
+    ) -> impl Future<Output = Result<(), Code>> + Send {
+        let _ = (path, messages, answers);
+        async { Err(Code::UNIMPLEMENTED) }
+    }
 }
 
 /// Answers every method with an empty message, which is one of any type.

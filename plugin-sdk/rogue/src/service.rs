@@ -7,7 +7,6 @@ use std::io;
 use std::process::{ExitCode, exit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
@@ -19,9 +18,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::fault::Late;
 use crate::handshake::{self, Line, announce, say};
+use crate::stream::{Answers, Messages};
 use crate::{Code, Methods};
 
 /// Serves, with this fault, until told to stop.
@@ -73,17 +75,33 @@ struct Plugin<M> {
     methods: M,
 }
 
-type Reply = Response<StreamBody<tokio_stream::Iter<vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>>;
+/// What an answer is made of. Nobody ever has to be told that the host does not listen any more.
+pub(crate) type Frames = mpsc::Sender<Result<Frame<Bytes>, Infallible>>;
+
+type Reply = Response<StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>>;
 
 impl<M: Methods> Plugin<M> {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Reply, hyper::Error> {
         let path = request.uri().path().to_owned();
-        if is_application(&path) && !self.methods.has(&path) {
-            return Ok(reply(Err(Code::UNIMPLEMENTED)));
+        let (frames, reply) = reply();
+        if !is_application(&path) || self.methods.has(&path) && !self.methods.is_stream(&path) {
+            let body = request.into_body().collect().await?.to_bytes();
+            let message = body.get(5..).unwrap_or_default();
+            finish(&frames, self.call(&path, message).await).await;
+        } else if self.methods.has(&path) {
+            tokio::spawn(self.stream(path, Messages::new(request.into_body()), frames));
+        } else {
+            finish(&frames, Err(Code::UNIMPLEMENTED)).await;
         }
-        let body = request.into_body().collect().await?.to_bytes();
-        let message = body.get(5..).unwrap_or_default();
-        Ok(reply(self.call(&path, message).await))
+        Ok(reply)
+    }
+
+    async fn stream(self: Arc<Self>, path: String, messages: Messages, frames: Frames) {
+        if let Some(answer) = self.misbehave().await {
+            return finish(&frames, answer).await;
+        }
+        let end = self.methods.stream(&path, messages, Answers(frames.clone())).await;
+        end_with(&frames, end.err().unwrap_or(Code(0))).await;
     }
 
     async fn call(&self, path: &str, message: &[u8]) -> Result<Vec<u8>, Code> {
@@ -107,17 +125,25 @@ impl<M: Methods> Plugin<M> {
     }
 
     async fn application(&self, path: &str, message: &[u8]) -> Result<Vec<u8>, Code> {
+        match self.misbehave().await {
+            Some(answer) => answer,
+            None => self.methods.call(path, message).await,
+        }
+    }
+
+    /// Does with a call what the fault says, and gives the answer if that has one.
+    async fn misbehave(&self) -> Option<Result<Vec<u8>, Code>> {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         match self.fault {
             Late::DieAfter(limit) if calls > limit => exit(9),
             Late::Slow(duration) => tokio::time::sleep(duration).await,
             Late::Hang => pending().await,
-            Late::Status(code) => return Err(code),
+            Late::Status(code) => return Some(Err(code)),
             // A field that is longer than all that there is.
-            Late::Garbage => return Ok(vec![0x0a, 0x7f]),
+            Late::Garbage => return Some(Ok(vec![0x0a, 0x7f])),
             _ => {}
         }
-        self.methods.call(path, message).await
+        None
     }
 }
 
@@ -125,24 +151,37 @@ fn is_application(path: &str) -> bool {
     !path.starts_with("/plugin.GRPC") && !path.starts_with("/grpc.")
 }
 
-fn reply(answer: Result<Vec<u8>, Code>) -> Reply {
-    let (message, code) = match answer {
-        Ok(message) => (Some(Frame::data(prefixed(&message))), Code(0)),
-        Err(code) => (None, code),
-    };
-    let status = (HeaderName::from_static("grpc-status"), HeaderValue::from(code.0));
-    let trailers = Frame::trailers(HeaderMap::from_iter([status]));
-    let frames: Vec<_> = message.into_iter().chain([trailers]).map(Ok).collect();
-    let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames)));
+/// An answer, and the end by which it is made.
+fn reply() -> (Frames, Reply) {
+    // Both frames of a simple answer fit.
+    let (frames, body) = mpsc::channel(2);
+    let mut response = Response::new(StreamBody::new(ReceiverStream::new(body)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
+    (frames, response)
 }
 
-/// One message as gRPC sends it: not compressed, its length, itself.
-fn prefixed(message: &[u8]) -> Bytes {
+/// Ends an answer with its only message, or without one.
+async fn finish(frames: &Frames, answer: Result<Vec<u8>, Code>) {
+    let code = match answer {
+        Ok(message) => {
+            send(frames, &message).await;
+            Code(0)
+        }
+        Err(code) => code,
+    };
+    end_with(frames, code).await;
+}
+
+async fn end_with(frames: &Frames, code: Code) {
+    let status = (HeaderName::from_static("grpc-status"), HeaderValue::from(code.0));
+    let _nobody_listens = frames.send(Ok(Frame::trailers(HeaderMap::from_iter([status])))).await;
+}
+
+/// Sends one message as gRPC does: not compressed, its length, itself.
+pub(crate) async fn send(frames: &Frames, message: &[u8]) {
     let mut frame = BytesMut::with_capacity(5 + message.len());
     frame.put_u8(0);
     frame.put_u32(message.len() as u32);
     frame.put_slice(message);
-    frame.freeze()
+    let _nobody_listens = frames.send(Ok(Frame::data(frame.freeze()))).await;
 }

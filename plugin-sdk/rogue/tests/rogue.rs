@@ -43,6 +43,13 @@ async fn it_can_be_made_to_fit_one_contract() {
     let mut client = SampleClient::new(plugin.channel());
     assert_eq!(client.who(()).await.unwrap().into_inner(), "a liar");
     assert_eq!(client.echo(vec![]).await.unwrap_err().code(), Code::Unimplemented);
+    // One that comes in many frames, too.
+    let texts = ["", "a", &*"b".repeat(100_000), "c"].map(str::to_owned);
+    let mut answers = client.chat(tokio_stream::iter(texts.clone())).await.unwrap().into_inner();
+    for text in texts {
+        assert_eq!(answers.message().await.unwrap().unwrap(), text);
+    }
+    assert!(answers.message().await.unwrap().is_none());
     plugin.shutdown().await;
     // Its faults are those of all.
     assert!(of_sample(sample_plugin::cookie(), "netrpc").start().await.is_err());

@@ -28,21 +28,20 @@ impl<C: Fn() -> Instant + Send + Sync + 'static> Cache for MemoryCache<C> {
     }
 
     async fn set(&self, entry: Entry) -> Result<(), Status> {
-        self.set_many(vec![entry]).await
+        self.set_many(vec![entry]).await.into_iter().collect()
     }
 
-    async fn get_many(&self, keys: &[String]) -> Result<Vec<Lookup>, Status> {
+    async fn get_many(&self, keys: &[String]) -> Vec<Result<Lookup, Status>> {
         let now = (self.clock)();
-        Ok(keys.iter().map(|key| self.store.get(key, now).into()).collect())
+        keys.iter().map(|key| Ok(self.store.get(key, now).into())).collect()
     }
 
-    async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Status> {
+    async fn set_many(&self, entries: Vec<Entry>) -> Vec<Result<(), Status>> {
         let now = (self.clock)();
-        for Entry { key, value, ttl } in entries {
-            self.store.set(&key, &value, ttl, now);
-        }
+        let store = |Entry { key, value, ttl }: Entry| self.store.set(&key, &value, ttl, now);
+        let results = entries.into_iter().map(store).map(Ok).collect();
         self.store.settle();
-        Ok(())
+        results
     }
 
     async fn delete(&self, keys: &[String]) -> Result<u64, Status> {

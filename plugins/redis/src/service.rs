@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cache_proto::{Cache, Entry, Lookup, MAX_VALUE_BYTES, MissReason, StatsResponse};
 use tonic::Status;
 
+use crate::fault::Fault;
 use crate::store::{Found, Store};
 
 /// Serves a [`Store`], and counts.
@@ -19,32 +20,35 @@ impl RedisCache {
         Self { store, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    fn count(&self, lookups: &[Lookup]) {
+    async fn look_up(&self, keys: &[String]) -> Result<Vec<Lookup>, Fault> {
+        let lookups: Vec<_> = self.store.get(keys).await?.into_iter().map(lookup).collect();
         let hits = lookups.iter().filter(|lookup| matches!(lookup, Lookup::Hit { .. })).count();
         // A `usize` has no more bits than a `u64`.
         self.hits.fetch_add(hits as u64, Ordering::Relaxed);
         self.misses.fetch_add((lookups.len() - hits) as u64, Ordering::Relaxed);
+        Ok(lookups)
     }
 }
 
 impl Cache for RedisCache {
     async fn get(&self, key: &str) -> Result<Lookup, Status> {
-        let mut lookups = self.get_many(&[key.to_owned()]).await?;
-        Ok(lookups.pop().unwrap_or(MISS))
+        Ok(self.look_up(&[key.to_owned()]).await?.pop().unwrap_or(MISS))
     }
 
     async fn set(&self, entry: Entry) -> Result<(), Status> {
-        self.set_many(vec![entry]).await
+        self.set_many(vec![entry]).await.into_iter().collect()
     }
 
-    async fn get_many(&self, keys: &[String]) -> Result<Vec<Lookup>, Status> {
-        let lookups: Vec<_> = self.store.get(keys).await?.into_iter().map(lookup).collect();
-        self.count(&lookups);
-        Ok(lookups)
+    async fn get_many(&self, keys: &[String]) -> Vec<Result<Lookup, Status>> {
+        match self.look_up(keys).await {
+            Ok(lookups) => lookups.into_iter().map(Ok).collect(),
+            Err(fault) => vec![Err(fault.into()); keys.len()],
+        }
     }
 
-    async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Status> {
-        Ok(self.store.set(&entries).await?)
+    async fn set_many(&self, entries: Vec<Entry>) -> Vec<Result<(), Status>> {
+        let results = self.store.set(&entries).await.into_iter();
+        results.map(|result| result.map_err(Status::from)).collect()
     }
 
     async fn delete(&self, keys: &[String]) -> Result<u64, Status> {

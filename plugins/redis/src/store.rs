@@ -55,38 +55,49 @@ impl Store {
         Ok(results)
     }
 
-    /// Stores entries, in their order.
-    pub(crate) async fn set(&self, entries: &[Entry]) -> Result<(), Fault> {
+    /// Stores entries, in their order, and gives one result for each.
+    pub(crate) async fn set(&self, entries: &[Entry]) -> Vec<Result<(), Fault>> {
         if entries.is_empty() {
-            return Ok(());
+            return Vec::new();
         }
         let mut commands = Pipeline::with_capacity(entries.len());
         for entry in entries {
             self.set_command(&mut commands, entry);
         }
-        let replies = self.link.execute(&commands).await?;
-        let mut left_out = Vec::new();
-        for (entry, reply) in entries.iter().zip(replies) {
-            let Value::ServerError(error) = reply else { continue };
-            match Fault::from(error) {
-                Fault::Full => left_out.push(entry.key.clone()),
-                fault => {
-                    // What is wrong with Redis as a whole is for the link to tell.
-                    if !fault.is_of_all() {
-                        self.refusal.lasts(&fault);
-                    }
-                    return Err(self.link.notice(fault));
-                }
-            }
+        let replies = match self.link.execute(&commands).await {
+            Ok(replies) => replies,
+            Err(fault) => return vec![Err(fault); entries.len()],
+        };
+        let mut results: Vec<_> = replies.into_iter().map(stored).collect();
+        self.notice(&results);
+        self.forget_left_out(entries, &mut results).await;
+        results
+    }
+
+    /// Looks into the first fault of stores, if there is one: to be full is none.
+    fn notice(&self, results: &[Result<(), Fault>]) {
+        let mut faults = results.iter().filter_map(|result| result.as_ref().err());
+        let Some(fault) = faults.find(|fault| **fault != Fault::Full) else { return self.refusal.ends() };
+        // What is wrong with Redis as a whole is for the link to tell.
+        if !fault.is_of_all() {
+            self.refusal.lasts(fault);
         }
-        self.refusal.ends();
-        if left_out.is_empty() {
-            return Ok(());
+        self.link.notice(fault.clone());
+    }
+
+    /// Removes what Redis had no room for: a cache may forget, but not remember what has been replaced.
+    async fn forget_left_out(&self, entries: &[Entry], results: &mut [Result<(), Fault>]) {
+        let left_out = entries.iter().zip(results).filter(|(_, result)| **result == Err(Fault::Full));
+        let (keys, results): (Vec<_>, Vec<_>) =
+            left_out.map(|(entry, result)| (entry.key.clone(), result)).unzip();
+        if keys.is_empty() {
+            return;
         }
-        // A cache may forget, but not remember what has been replaced.
-        tracing::debug!(entries = left_out.len(), "Redis has no room");
-        self.delete(&left_out).await?;
-        Ok(())
+        tracing::debug!(entries = keys.len(), "Redis has no room");
+        let removed = self.delete(&keys).await.map(drop);
+        for result in results {
+            result.clone_from(&removed);
+        }
     }
 
     fn set_command(&self, commands: &mut Pipeline, Entry { key, value, ttl }: &Entry) {
@@ -172,6 +183,14 @@ impl Prefix {
         }
         pattern.push('*');
         pattern
+    }
+}
+
+/// What Redis says of one command that stores.
+fn stored(reply: Value) -> Result<(), Fault> {
+    match reply {
+        Value::ServerError(error) => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

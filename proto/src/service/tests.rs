@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -48,7 +49,7 @@ impl Cache for Simple {
     }
 }
 
-/// Has batches, and gives one result too few.
+/// Has batches, and gives one result too few, or too many.
 struct Miscounts;
 
 impl Cache for Miscounts {
@@ -60,8 +61,12 @@ impl Cache for Miscounts {
         Ok(())
     }
 
-    async fn get_many(&self, keys: &[String]) -> Result<Vec<Lookup>, Status> {
-        Ok(vec![Lookup::NOT_FOUND; keys.len() - 1])
+    async fn get_many(&self, keys: &[String]) -> Vec<Result<Lookup, Status>> {
+        vec![Ok(Lookup::NOT_FOUND); keys.len() - 1]
+    }
+
+    async fn set_many(&self, entries: Vec<Entry>) -> Vec<Result<(), Status>> {
+        vec![Ok(()); entries.len() + 1]
     }
 }
 
@@ -89,13 +94,17 @@ fn not_found() -> GetResponse {
     ASK_EVERY_TIME.respond(Lookup::NOT_FOUND)
 }
 
-async fn one(cache: &impl Cache, request: PipeRequest) -> PipeResponse {
+fn simple() -> Watched<Simple> {
+    Watched::new(Simple::default())
+}
+
+async fn one(cache: &Watched<impl Cache>, request: PipeRequest) -> PipeResponse {
     answer(cache, ASK_EVERY_TIME, request).await.unwrap()
 }
 
 #[tokio::test]
 async fn what_batches_store_later_ones_find_in_the_order_of_their_keys() {
-    let cache = Simple::default();
+    let cache = simple();
     let stored = one(&cache, sets(1, vec![set("a", "1"), set("b", "2"), set("a", "3")])).await;
     assert_eq!(stored, PipeResponse { batch: 1, gets: vec![], set_errors: vec![] });
     let found = one(&cache, gets(2, &["b", "none", "a", "b"])).await;
@@ -105,11 +114,11 @@ async fn what_batches_store_later_ones_find_in_the_order_of_their_keys() {
 
 #[tokio::test]
 async fn slow_batch_delays_no_other_and_all_are_answered_before_the_end() {
-    let cache = Arc::new(Simple::default());
+    let cache = Arc::new(simple());
     let requests = [sets(1, vec![set("slow", "1")]), gets(2, &["slow key"]), gets(3, &["a"])];
     let mut answers = Box::pin(pipe(Arc::clone(&cache), ASK_EVERY_TIME, stream::iter(requests.map(Ok))));
     assert_eq!(answers.next().await.unwrap().unwrap().batch, 3);
-    cache.gate.add_permits(1);
+    cache.cache.gate.add_permits(1);
     let mut rest = [0; 2];
     for batch in &mut rest {
         *batch = answers.next().await.unwrap().unwrap().batch;
@@ -121,7 +130,7 @@ async fn slow_batch_delays_no_other_and_all_are_answered_before_the_end() {
 
 #[tokio::test]
 async fn wrong_keys_and_entries_harm_no_others_of_their_batch() {
-    let cache = Simple::default();
+    let cache = simple();
     let long = "k".repeat(251);
     let request = sets(1, vec![set("", "1"), set("a", "2"), set(&long, "3"), set("b", "4")]);
     let errors = one(&cache, request).await.set_errors;
@@ -134,41 +143,152 @@ async fn wrong_keys_and_entries_harm_no_others_of_their_batch() {
 }
 
 #[tokio::test]
-async fn lookups_that_fail_are_no_misses_and_do_not_end_the_stream() {
-    let cache = Arc::new(Simple::default());
-    let requests = stream::iter([Ok(gets(1, &["a", "broken"])), Ok(gets(2, &["a"]))]);
-    let mut answers: Vec<_> = pipe(cache, ASK_EVERY_TIME, requests)
+async fn a_key_that_fails_fails_alone() {
+    let found = one(&simple(), gets(1, &["broken", "a", "", "broken", "b"])).await;
+    assert_eq!(found.gets, [NEITHER, not_found(), NEITHER, NEITHER, not_found()]);
+}
+
+#[tokio::test]
+async fn lookups_that_all_fail_are_no_misses_and_do_not_end_the_stream() {
+    let requests = [gets(1, &["broken", "broken"]), gets(2, &["", "broken"]), gets(3, &["a"])];
+    let mut answers: Vec<_> = pipe(Arc::new(simple()), ASK_EVERY_TIME, stream::iter(requests.map(Ok)))
         .map(|answer| answer.unwrap())
         .map(|answer| (answer.batch, answer.gets))
         .collect()
         .await;
     answers.sort_unstable_by_key(|(batch, _)| *batch);
-    assert_eq!(answers, [(1, vec![]), (2, vec![not_found()])]);
-    assert_eq!(one(&Miscounts, gets(3, &["a", "b"])).await.gets, []);
+    assert_eq!(answers, [(1, vec![]), (2, vec![]), (3, vec![not_found()])]);
 }
 
 #[tokio::test]
-async fn stores_that_fail_are_told_with_what_set_would_have_ended_with() {
-    let request = sets(1, vec![set("", "0"), set("a", "1"), set("broken", "2")]);
-    let mut errors = one(&Simple::default(), request).await.set_errors;
+async fn an_entry_that_fails_fails_alone_with_what_set_would_have_ended_with() {
+    let cache = simple();
+    let request = sets(1, vec![set("", "0"), set("a", "1"), set("broken", "2"), set("b", "3")]);
+    let mut errors = one(&cache, request).await.set_errors;
     errors.sort_unstable_by_key(|error| error.index);
     let codes: Vec<_> = errors.iter().map(|error| (error.index, Code::from(error.code))).collect();
-    // Of a cache that stores one after the other, nobody can say which of them were stored.
-    assert_eq!(codes, [(0, Code::InvalidArgument), (1, Code::DataLoss), (2, Code::DataLoss)]);
-    assert_eq!(errors[2].message, "it is broken");
+    assert_eq!(codes, [(0, Code::InvalidArgument), (2, Code::DataLoss)]);
+    assert_eq!(errors[1].message, "it is broken");
+    assert_eq!(one(&cache, gets(2, &["a", "b"])).await.gets, [hit("1"), hit("3")]);
+}
+
+#[tokio::test]
+async fn results_that_cannot_be_told_apart_are_failures() {
+    let cache = Watched::new(Miscounts);
+    assert_eq!(one(&cache, gets(1, &["a", "b"])).await.gets, []);
+    let errors = one(&cache, sets(2, vec![set("a", "1"), set("b", "2")])).await.set_errors;
+    let codes: Vec<_> = errors.iter().map(|error| (error.index, Code::from(error.code))).collect();
+    assert_eq!(codes, [(0, Code::Internal), (1, Code::Internal)]);
+}
+
+#[tokio::test]
+async fn calls_of_one_batch_fail_as_a_whole_and_store_what_they_can() {
+    use crate::cache_server::Cache as _;
+
+    let service = CacheService::new(Simple::default());
+    let asked = service.get_many(Request::new(GetManyRequest { keys: keys(&["a", "broken"]) })).await;
+    assert_eq!(asked.unwrap_err().code(), Code::DataLoss);
+    let entries = vec![set("a", "1"), set("broken", "2"), set("b", "3")];
+    let stored = service.set_many(Request::new(SetManyRequest { entries })).await;
+    assert_eq!(stored.unwrap_err().message(), "it is broken");
+    assert_eq!(one(&service.cache, gets(1, &["a", "b"])).await.gets, [hit("1"), hit("3")]);
+}
+
+/// What is logged, by this thread, for as long as the guard lives.
+fn log() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
+    let log = Arc::<Mutex<Vec<u8>>>::default();
+    let to = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Writer(Arc::clone(&to)));
+    (log, tracing::subscriber::set_default(subscriber.finish()))
+}
+
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_fails_is_logged_once_whichever_method_it_is_and_names_nothing_that_is_private() {
+    use crate::cache_server::Cache as _;
+
+    for method in ["single", "many", "pipe"] {
+        let (log, _guard) = log();
+        let service = CacheService::new(Simple::default());
+        for _ in 0..10 {
+            let (keys, entry) = (keys(&["private", "broken"]), set("broken", "private"));
+            match method {
+                "single" => {
+                    service.get(Request::new(GetRequest { key: "broken".into() })).await.unwrap_err();
+                    service.set(Request::new(entry)).await.unwrap_err();
+                }
+                "many" => {
+                    service.get_many(Request::new(GetManyRequest { keys })).await.unwrap_err();
+                    let entries = vec![entry, set("private", "private")];
+                    service.set_many(Request::new(SetManyRequest { entries })).await.unwrap_err();
+                }
+                _ => {
+                    let request = PipeRequest { batch: 1, gets: keys, sets: vec![entry] };
+                    one(&service.cache, request).await;
+                    // What the host does wrong is told to the host.
+                    one(
+                        &service.cache,
+                        PipeRequest { batch: 2, gets: vec![String::new()], sets: vec![set("", "")] },
+                    )
+                    .await;
+                }
+            }
+        }
+        let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = log.lines().collect();
+        assert_eq!(lines.len(), 2, "{method}: {log}");
+        for (line, calls) in lines.iter().zip(["lookups", "stores"]) {
+            let said = format!("{calls} of the cache fail: it is broken code=DataLoss");
+            assert!(line.contains("WARN") && line.ends_with(&said), "{method}: {log}");
+        }
+        assert!(!log.contains("private"), "{method}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_keys_cost_no_more_than_right_ones_however_many_they_are() {
+    let half = crate::MAX_BATCH_KEYS / 2;
+    let cache = simple();
+    let time = async |key: &str| {
+        let mut asked = vec![key; half];
+        asked.resize(2 * half, "a");
+        let (request, begun) = (gets(1, &asked), Instant::now());
+        let found = one(&cache, request).await.gets;
+        let took = begun.elapsed();
+        assert_eq!(found[half..], vec![not_found(); half]);
+        took
+    };
+    // The fastest of each kind: the machine may have other things to do.
+    let (mut wrong, mut right) = (Duration::MAX, Duration::MAX);
+    for _ in 0..10 {
+        (wrong, right) = (wrong.min(time("").await), right.min(time("b").await));
+    }
+    // Five times, when each made room for itself among the results; now, less.
+    assert!(wrong < 2 * right, "{wrong:?}, {right:?}");
 }
 
 #[tokio::test]
 async fn too_large_a_batch_ends_the_stream() {
     let request =
         PipeRequest { batch: 1, gets: vec!["k".into(); crate::MAX_BATCH_KEYS], sets: vec![set("k", "v")] };
-    let status = answer(&Simple::default(), ASK_EVERY_TIME, request).await.unwrap_err();
+    let status = answer(&simple(), ASK_EVERY_TIME, request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
 #[tokio::test]
 async fn an_answer_fits_into_one_message_whatever_the_size_of_values() {
-    let cache = Simple::default();
+    let cache = simple();
     let large = SetRequest { key: "large".into(), value: vec![7; 1 << 20].into(), ttl: None };
     assert_eq!(one(&cache, sets(1, vec![large])).await.set_errors, []);
     let answer = one(&cache, gets(2, &["large"; 10])).await;
@@ -207,7 +327,7 @@ async fn every_method_that_looks_up_grants_leases() {
     service.set(Request::new(set("a", "1"))).await.unwrap();
     let one = service.get(Request::new(GetRequest { key: "a".into() })).await.unwrap().into_inner();
     let many = service.get_many(Request::new(GetManyRequest { keys: keys(&["a"]) })).await.unwrap();
-    let batch = answer(&*service.cache, service.leases, gets(1, &["a"])).await.unwrap();
+    let batch = answer(&service.cache, service.leases, gets(1, &["a"])).await.unwrap();
     for response in [&one, &many.into_inner().results[0], &batch.gets[0]] {
         let Some(Outcome::Hit(hit)) = &response.outcome else { panic!("no hit: {response:?}") };
         assert_eq!(hit.max_age, Some(prost_types::Duration { seconds: 5, nanos: 0 }));

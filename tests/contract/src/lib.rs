@@ -10,13 +10,18 @@
 //! ```
 //!
 //! What the contract leaves open is left open: whether a plugin tells why it misses, how coarse its times are, what it
-//! drops when. It has room for all that the tests store.
+//! drops when. It has room for all that the tests store. A plugin without Pipe keeps the promises about it by saying so: a
+//! line `skipped: NAME` on stderr tells that it was not asked.
 
+mod pipe;
 mod plugin;
 mod promises;
+mod streams;
 
+pub use pipe::Pipe;
 pub use plugin::Plugin;
 pub use promises::*;
+pub use streams::*;
 /// For the tests that [`tests!`] makes.
 #[doc(hidden)]
 pub use tokio;
@@ -39,6 +44,11 @@ macro_rules! tests {
             stats_count_what_was_looked_up,
             a_get_sees_the_set_that_was_answered_before,
             nothing_is_leased_unless_asked_for,
+            a_batch_of_a_stream_keeps_its_number_order_and_repetitions,
+            a_wrong_key_or_entry_of_a_stream_is_refused_alone,
+            an_empty_batch_of_a_stream_is_answered,
+            many_batches_of_a_stream_are_answered_once_each_before_it_ends,
+            an_answer_on_a_stream_fits_into_one_message,
         }
     };
     ($start:path: $($promise:ident),* $(,)?) => {

@@ -16,6 +16,8 @@ use plugin_sdk::host::{Contract, HealthError, Launch, LaunchError, Plugin as Pro
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::Pipe;
+
 /// A plugin that runs. Dropping it kills its process.
 pub struct Plugin {
     process: Process,
@@ -124,6 +126,12 @@ impl Plugin {
     /// The plugin's.
     pub async fn set_many(&self, entries: Vec<SetRequest>) -> Result<(), Status> {
         self.client.clone().set_many(SetManyRequest { entries }).await.map(drop)
+    }
+
+    /// Opens a stream of batches.
+    #[must_use]
+    pub fn pipe(&self) -> Pipe {
+        Pipe::open(self.client.clone())
     }
 
     /// Removes keys.

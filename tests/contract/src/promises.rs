@@ -1,4 +1,4 @@
-//! The promises. Each function wants a plugin with an empty cache, and panics where a promise is broken.
+//! The promises, but those about Pipe. Each function wants a plugin with an empty cache, and panics where a promise is broken.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use cache_proto::get_response::Outcome;
 use cache_proto::{Hit, MAX_BATCH_KEYS, SetRequest};
 use tonic::Code;
 
-use crate::Plugin;
+use crate::{Plugin, streams};
 
 /// Something to store, for as long as it is there if no time is given.
 pub fn entry(key: &str, value: impl Into<Vec<u8>>, ttl: Option<Duration>) -> SetRequest {
@@ -34,6 +34,7 @@ pub async fn get(plugin: &Plugin, key: &str) -> Option<Vec<u8>> {
 async fn hits(plugin: &Plugin, key: &str) -> Vec<Hit> {
     let mut outcomes = plugin.get_many(keys(&[key])).await.expect("an answer");
     outcomes.push(plugin.get(key).await.expect("an answer"));
+    outcomes.extend(streams::look_up(plugin, key).await);
     let hit = |outcome| match outcome {
         Outcome::Hit(hit) => hit,
         Outcome::Miss(miss) => panic!("{key} is a miss: {miss:?}"),

@@ -1,4 +1,5 @@
 """A cache plugin on grpcio with the two mandatory methods of proto/cache/v1/cache.proto: Get and Set, and no more.
+With --many it has GetMany and SetMany as well.
 
 What a plugin does beside its own service is in sample_plugin.py. Entries never expire, which a cache may not do.
 """
@@ -30,6 +31,16 @@ message_type {
   field { name: "value" number: 2 type: TYPE_BYTES }
 }
 message_type { name: "SetResponse" }
+message_type { name: "GetManyRequest" field { name: "keys" number: 1 type: TYPE_STRING label: LABEL_REPEATED } }
+message_type {
+  name: "GetManyResponse"
+  field { name: "results" number: 1 type: TYPE_MESSAGE type_name: ".cache.v1.GetResponse" label: LABEL_REPEATED }
+}
+message_type {
+  name: "SetManyRequest"
+  field { name: "entries" number: 1 type: TYPE_MESSAGE type_name: ".cache.v1.SetRequest" label: LABEL_REPEATED }
+}
+message_type { name: "SetManyResponse" }
 """
 
 
@@ -41,6 +52,8 @@ POOL = descriptor_pool.DescriptorPool()
 POOL.Add(text_format.Parse(FILE, descriptor_pb2.FileDescriptorProto()))
 GetRequest, GetResponse, Hit, Miss = map(message, ["GetRequest", "GetResponse", "Hit", "Miss"])
 SetRequest, SetResponse = map(message, ["SetRequest", "SetResponse"])
+GetManyRequest, GetManyResponse = map(message, ["GetManyRequest", "GetManyResponse"])
+SetManyRequest, SetManyResponse = map(message, ["SetManyRequest", "SetManyResponse"])
 NOT_FOUND = 1
 
 
@@ -53,16 +66,31 @@ class Cache:
             "Get": ("unary", self.get, GetRequest, GetResponse),
             "Set": ("unary", self.set, SetRequest, SetResponse),
         }
+        if "--many" in sys.argv:
+            methods |= {
+                "GetMany": ("unary", self.get_many, GetManyRequest, GetManyResponse),
+                "SetMany": ("unary", self.set_many, SetManyRequest, SetManyResponse),
+            }
         return sample_plugin.handlers("cache.v1.Cache", methods)
 
-    async def get(self, request, context):
-        if request.key in self.entries:
-            return GetResponse(hit=Hit(value=self.entries[request.key]))
+    def look_up(self, key):
+        if key in self.entries:
+            return GetResponse(hit=Hit(value=self.entries[key]))
         return GetResponse(miss=Miss(reason=NOT_FOUND))
+
+    async def get(self, request, context):
+        return self.look_up(request.key)
 
     async def set(self, request, context):
         self.entries[request.key] = request.value
         return SetResponse()
+
+    async def get_many(self, request, context):
+        return GetManyResponse(results=map(self.look_up, request.keys))
+
+    async def set_many(self, request, context):
+        self.entries.update((entry.key, entry.value) for entry in request.entries)
+        return SetManyResponse()
 
 
 if __name__ == "__main__":

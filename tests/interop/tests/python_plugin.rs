@@ -278,20 +278,41 @@ async fn stranger(python: &Python, security: Security) {
 /// fib-server and a plugin that has Get and Set only, on a gRPC library that says of itself that it lacks the rest.
 #[test]
 fn cache_with_the_mandatory_methods_alone_serves_fib_server() {
-    let Some(python) = Python::get("python_plugin::cache_with_the_mandatory_methods_alone_serves_fib_server")
-    else {
-        return;
-    };
-    let server = e2e::Server::start_with_plugin([
+    serves_fib_server("cache_with_the_mandatory_methods_alone_serves_fib_server", &[], "Alone");
+}
+
+/// fib-server and a plugin that has GetMany and SetMany too, and no Pipe.
+#[test]
+fn cache_with_many_and_no_pipe_serves_fib_server() {
+    serves_fib_server(
+        "cache_with_many_and_no_pipe_serves_fib_server",
+        &["--cache-plugin-arg=--many"],
+        "Many",
+    );
+}
+
+/// Expects that the cache in Python, with these arguments, gives hits to clients that ask at the same time, in this way.
+fn serves_fib_server(test: &str, args: &[&str], way: &str) {
+    let Some(python) = Python::get(&format!("python_plugin::{test}")) else { return };
+    let program = [
         format!("--cache-plugin-path={}", python.interpreter.display()),
         format!("--cache-plugin-arg={}", source("cache_plugin.py").display()),
         "--cache-timeout=10s".to_owned(),
-    ]);
+    ];
+    let args = args.iter().map(|&arg| arg.to_owned());
+    let server = e2e::Server::start_with_plugin(program.into_iter().chain(args));
     let load = e2e::load::Load::start(server.address(), 16);
     wait_until("answers", || load.answered() > 200);
     load.stop().is_flawless();
     assert_eq!(server.wait_for_hit(20).text(), "{\"result\":6765}\n");
     assert_eq!(server.plugin()["stats"], "unsupported");
+    let found_out =
+        server.log().lines().into_iter().rfind(|line| line.message().starts_with("how the cache plugin"));
+    let found_out = found_out.expect("the server says what it has found out").to_string();
+    assert!(
+        ["gets", "sets"].iter().all(|calls| found_out.contains(&format!("{calls}: {way}"))),
+        "{found_out}"
+    );
 }
 
 /// What the manual says of go-plugin's hosts: all of it works, but that a P-521 certificate cannot be verified, and so

@@ -11,8 +11,10 @@ use cache_proto::get_response::Outcome;
 use cache_proto::{GetManyRequest, GetManyResponse, SetManyRequest, SetManyResponse};
 use cache_proto::{GetRequest, GetResponse, Hit, Miss, MissReason, SetRequest, SetResponse};
 use cache_proto::{StatsRequest, StatsResponse};
-use plugin_rogue::{Code, Methods};
+use plugin_rogue::{Answers, Code, Messages, Methods};
 use prost::Message;
+
+use crate::pipe::{self, PipeFault};
 
 /// What a cache does wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,6 +29,8 @@ pub(crate) enum Fault {
     Unimplemented,
     /// GetMany and SetMany too, and no Pipe.
     Many,
+    /// Pipe too, and what is wrong there.
+    Pipe(PipeFault),
     /// Each hit may be given again for so many seconds and nanoseconds, whatever they are.
     MaxAge(i64, i32),
     /// Exit status 9 instead of an answer, after so many calls of Get and Set.
@@ -47,6 +51,7 @@ impl Fault {
                 let (seconds, nanos) = value.split_once('s')?;
                 Self::MaxAge(seconds.parse().ok()?, nanos.parse().ok()?)
             }
+            "pipe" => Self::Pipe(PipeFault::parse(value)?),
             "die-after" => Self::DieAfter(value.parse().ok()?),
             _ => return None,
         })
@@ -67,8 +72,18 @@ impl Methods for Cache {
             "/cache.v1.Cache/Get" | "/cache.v1.Cache/Set" => true,
             "/cache.v1.Cache/Stats" => self.fault != Some(Fault::Unimplemented),
             "/cache.v1.Cache/GetMany" | "/cache.v1.Cache/SetMany" => self.fault == Some(Fault::Many),
+            PIPE => matches!(self.fault, Some(Fault::Pipe(_))),
             _ => false,
         }
+    }
+
+    fn is_stream(&self, path: &str) -> bool {
+        path == PIPE
+    }
+
+    async fn stream(&self, _path: &str, messages: Messages, answers: Answers) -> Result<(), Code> {
+        let Some(Fault::Pipe(fault)) = self.fault else { return Err(Code::UNIMPLEMENTED) };
+        pipe::serve(self, fault, messages, answers).await
     }
 
     async fn call(&self, path: &str, message: &[u8]) -> Result<Vec<u8>, Code> {
@@ -98,7 +113,7 @@ impl Cache {
         Ok(self.look_up(&request.key).encode_to_vec())
     }
 
-    fn look_up(&self, key: &str) -> GetResponse {
+    pub(crate) fn look_up(&self, key: &str) -> GetResponse {
         let found = match self.fault {
             Some(Fault::CorruptValues) => Some(Bytes::from_static(b"forty-two")),
             _ => self.entries().get(key).cloned(),
@@ -120,8 +135,12 @@ impl Cache {
     }
 
     fn set_many(&self, request: SetManyRequest) -> Result<Vec<u8>, Code> {
-        self.entries().extend(request.entries.into_iter().map(|entry| (entry.key, entry.value)));
+        self.store(request.entries);
         Ok(SetManyResponse {}.encode_to_vec())
+    }
+
+    pub(crate) fn store(&self, entries: Vec<SetRequest>) {
+        self.entries().extend(entries.into_iter().map(|entry| (entry.key, entry.value)));
     }
 
     fn set(&self, request: SetRequest) -> Result<Vec<u8>, Code> {
@@ -147,6 +166,9 @@ impl Cache {
     }
 }
 
-fn read<M: Message + Default>(message: &[u8]) -> Result<M, Code> {
+/// The method that streams.
+const PIPE: &str = "/cache.v1.Cache/Pipe";
+
+pub(crate) fn read<M: Message + Default>(message: &[u8]) -> Result<M, Code> {
     M::decode(message).map_err(|_| Code::INVALID_ARGUMENT)
 }

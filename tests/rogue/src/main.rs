@@ -1,9 +1,10 @@
 //! A cache plugin that misbehaves on request.
 //!
-//! The first argument is the mode, `name` or `name=value`: those of [`Fault`] are about the cache, all others are
-//! [`plugin_rogue`]'s. Neither shares code with `plugin-sdk`.
+//! The first argument is the mode, `name` or `name=value`: those of [`Fault`] are about the cache, and in it
+//! `pipe=FAULT` those of [`pipe::PipeFault`] about its stream; all others are [`plugin_rogue`]'s. Neither shares code with `plugin-sdk`.
 
 mod cache;
+mod pipe;
 
 use std::process::ExitCode;
 
