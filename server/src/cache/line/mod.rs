@@ -13,12 +13,18 @@
 //! Which way is taken is found out once for each instance of the plugin, by what it says is not implemented.
 //!
 //! A call waits no longer than its timeout, whatever becomes of its batch, and costs nothing once nobody waits for it. A
-//! batch that fails fails its own calls and nobody else's. Nothing is ever sent twice.
+//! batch that fails fails its own calls and nobody else's, unless the stream is of no more use: when it breaks, when it has
+//! an answer to what was never sent, and when the plugin has not answered for so long that it is left alone, all that is on
+//! it fails. Nothing is ever sent twice.
+//!
+//! A store that is not answered in time is not made again, nor is another: the plugin may be at work on it, and what it can
+//! do at a time is for lookups. Stores fail at once until it has answered, or the stream has ended.
 //!
 //! | file | has | does I/O |
 //! |---|---|---|
 //! | [`batch`] | calls that travel as one, who gets which answer | no |
 //! | [`flying`] | batches on their way, which answer is for which | no |
+//! | [`known`] | what is known of an instance: which way calls go, whether they are sent | no |
 //! | [`patience`] | when a plugin that does not answer is left alone | no |
 //! | [`pipe`] | one stream to one instance | yes |
 //! | [`driver`] | the task that owns all of it | yes |
@@ -26,6 +32,7 @@
 mod batch;
 mod driver;
 mod flying;
+mod known;
 #[cfg(feature = "measure")]
 mod measure;
 mod patience;

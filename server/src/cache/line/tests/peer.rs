@@ -1,7 +1,6 @@
 //! A plugin that the test plays: what comes in is handed to the test, which answers when and what it likes.
 
 use std::{
-    path::PathBuf,
     pin::Pin,
     sync::{
         Arc,
@@ -35,7 +34,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The methods that a plugin has beside Get and Set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Methods {
+pub(in super::super) enum Methods {
     Single,
     Many,
     Pipe,
@@ -63,7 +62,7 @@ pub(super) struct Counts {
 }
 
 /// The plugin's end.
-pub(super) struct Peer {
+pub(in super::super) struct Peer {
     directory: TempDir,
     methods: Methods,
     /// A run time of its own, since its end is the end of all connections.
@@ -73,22 +72,29 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn start(methods: Methods) -> Self {
+    pub(in super::super) fn start(methods: Methods) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let counts = Arc::default();
-        let (runtime, arrivals) = serve(directory.path().join("socket"), methods, Arc::clone(&counts));
-        Self { directory, methods, runtime: Some(runtime), arrivals, counts }
+        let (tell, arrivals) = mpsc::unbounded_channel();
+        let mut peer = Self { directory, methods, runtime: None, arrivals, counts: Arc::default() };
+        peer.serve(tell);
+        peer
     }
 
     /// A line to it.
     pub(super) async fn line(&self, timeout: Duration) -> (Line, Supervised) {
+        let plugin = self.supervised().await;
+        (Line::new(plugin.channel(), timeout), plugin)
+    }
+
+    /// A host of it, which it serves.
+    pub(in super::super) async fn supervised(&self) -> Supervised {
         let address = format!("unix:{}", self.directory.path().join("socket").display());
         let attach = Attach::to(address.parse().unwrap(), crate::cache::contract());
         let probe = Probe { interval: Duration::from_millis(20), ..Probe::default() };
         let plugin = Supervisor::attach(attach).probe(probe).start();
         let mut channel = plugin.channel();
         time::timeout(LIMIT, channel.instance_changed(None)).await.unwrap();
-        (Line::new(plugin.channel(), timeout), plugin)
+        plugin
     }
 
     /// Dies: all connections break.
@@ -99,9 +105,24 @@ impl Peer {
 
     /// Lives again after it has died.
     pub(super) fn live(&mut self) {
-        let socket = self.directory.path().join("socket");
-        let (runtime, arrivals) = serve(socket, self.methods, Arc::clone(&self.counts));
-        (self.runtime, self.arrivals) = (Some(runtime), arrivals);
+        let (tell, arrivals) = mpsc::unbounded_channel();
+        self.arrivals = arrivals;
+        self.serve(tell);
+    }
+
+    fn serve(&mut self, tell: mpsc::UnboundedSender<Arrival>) {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = {
+            let _of_that_runtime = runtime.enter();
+            UnixListener::bind(self.directory.path().join("socket")).unwrap()
+        };
+        let service =
+            CacheServer::new(Served { methods: self.methods, tell, counts: Arc::clone(&self.counts) });
+        runtime.spawn(async move {
+            let serving = Server::builder().add_service(service);
+            serving.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
+        });
+        self.runtime = Some(runtime);
     }
 
     pub(super) async fn arrival(&mut self) -> Arrival {
@@ -134,25 +155,6 @@ impl Drop for Peer {
     fn drop(&mut self) {
         self.die();
     }
-}
-
-fn serve(
-    socket: PathBuf,
-    methods: Methods,
-    counts: Arc<Counts>,
-) -> (Runtime, mpsc::UnboundedReceiver<Arrival>) {
-    let (tell, arrivals) = mpsc::unbounded_channel();
-    let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = {
-        let _of_that_runtime = runtime.enter();
-        UnixListener::bind(socket).unwrap()
-    };
-    let service = CacheServer::new(Served { methods, tell, counts });
-    runtime.spawn(async move {
-        let serving = Server::builder().add_service(service);
-        serving.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
-    });
-    (runtime, arrivals)
 }
 
 /// The right answer.

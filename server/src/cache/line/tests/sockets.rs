@@ -273,6 +273,71 @@ async fn plugin_that_does_not_answer_is_soon_not_asked_and_asked_again_later() {
 }
 
 #[tokio::test]
+async fn plugin_whose_trial_has_no_answer_that_fits_is_tried_again() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(SHORT).await;
+    while line.get("hung".into()).await != Err(Unavailable::Down) {}
+    while peer.arrivals.try_recv().is_ok() {}
+    let recovers = async {
+        while line.get("back".into()).await != Ok(value_of("back")) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let answers_at_last = async {
+        let trial = loop {
+            if let Arrival::Batch(batch, answers) = peer.arrival().await
+                && batch.gets == ["back"]
+            {
+                break answers;
+            }
+        };
+        trial.send(Ok(PipeResponse { batch: 99, ..PipeResponse::default() })).await.unwrap();
+        peer.work().await;
+    };
+    tokio::select! {
+        recovered = tokio::time::timeout(LONG / 2, recovers) => recovered.expect("it is never asked again"),
+        () = answers_at_last => panic!("the plugin has ended"),
+    }
+}
+
+#[tokio::test]
+async fn plugin_whose_stores_hang_has_one_and_looks_up_all_the_while() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(SHORT).await;
+    let (stuck, hung) = std::sync::mpsc::channel();
+    let arrivals = &mut peer.arrivals;
+    let works = async {
+        while let Some(arrival) = arrivals.recv().await {
+            match arrival {
+                Arrival::Batch(batch, answers) if batch.sets.is_empty() => {
+                    answers.send(Ok(right(&batch))).await.unwrap();
+                }
+                Arrival::Batch(batch, answers) => stuck.send((batch, answers)).unwrap(),
+                Arrival::End(_) => panic!("the stream has ended"),
+            }
+        }
+    };
+    let uses = async {
+        let begun = Instant::now();
+        while begun.elapsed() < SHORT * 20 {
+            let stored = line.set(SetRequest { key: "a".into(), ..SetRequest::default() }).await;
+            assert!(matches!(stored, Err(Unavailable::TimedOut | Unavailable::Overloaded)), "{stored:?}");
+            assert_eq!(line.get("a".into()).await, Ok(value_of("a")));
+        }
+        let (batch, answers) = hung.try_recv().unwrap();
+        assert!(hung.try_recv().is_err(), "it has more than one");
+        answers.send(Ok(right(&batch))).await.unwrap();
+        // Then there is another.
+        while line.set(SetRequest::default()).await == Err(Unavailable::Overloaded) {}
+        assert!(hung.try_recv().is_ok());
+    };
+    tokio::select! {
+        () = uses => {}
+        () = works => panic!("the plugin has ended"),
+    }
+}
+
+#[tokio::test]
 async fn ways_are_found_out_once() {
     for (methods, expected) in [
         // Get, Set, GetMany, SetMany, Pipe.
@@ -348,6 +413,19 @@ async fn unused_stream_is_ended_and_another_opened_when_needed() {
         assert!(matches!(peer.arrival().await, Arrival::End(_)));
         assert_eq!(peer.counts.pipe.load(Ordering::SeqCst), streams);
     }
+}
+
+#[tokio::test]
+async fn stream_is_ended_a_second_after_its_last_use_however_long_calls_may_take() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let lookup = ask(&line, "a");
+    let (batch, answers) = peer.batch().await;
+    // It was looked for once what is unused, and this was not.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    answers.send(Ok(right(&batch))).await.unwrap();
+    lookup.await.unwrap().unwrap();
+    assert!(matches!(peer.arrival().await, Arrival::End(_)));
 }
 
 #[tokio::test]
