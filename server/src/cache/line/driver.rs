@@ -7,7 +7,7 @@ use std::{
     task::Poll,
 };
 
-use cache_proto::{GetManyRequest, SetManyRequest, cache_client::CacheClient};
+use cache_proto::{GetManyRequest, SetError, SetManyRequest, cache_client::CacheClient};
 use plugin_sdk::host::PluginChannel;
 use tokio::{
     sync::mpsc,
@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use super::{
     Alone, Unavailable,
     batch::{Call, Get, Gets, Miscounted, Set, Sets},
+    faults::{Failing, Faults},
     flying::{Batch, Calls, GivenUp, Landing, Stores},
     known::{Known, Way},
     pipe::{End, Happened, Pipe},
@@ -41,6 +42,7 @@ pub(super) struct Driver {
     timeout: Duration,
     known: Known,
     alone: Arc<Alone>,
+    faults: Arc<Faults>,
     waiting: Calls,
     /// Leads to the instance that `known` is about.
     pipe: Option<Pipe>,
@@ -55,6 +57,7 @@ pub(super) struct Driver {
 enum Called<B> {
     Settled,
     Miscounted(Miscounted),
+    Failed(Failing, Option<u64>, Status),
     /// This instance has no such method. Nothing was done.
     Unimplemented(B, Option<u64>),
 }
@@ -65,6 +68,7 @@ impl Driver {
         client: CacheClient<PluginChannel>,
         timeout: Duration,
         alone: Arc<Alone>,
+        faults: Arc<Faults>,
     ) -> Self {
         Self {
             channel,
@@ -72,6 +76,7 @@ impl Driver {
             timeout,
             known: Known::nothing(),
             alone,
+            faults,
             waiting: Calls::default(),
             pipe: None,
             last_sent: Instant::now(),
@@ -233,12 +238,11 @@ impl Driver {
         match happened {
             Happened::Answer(answer) => match pipe.land(answer) {
                 Landing::Gets => self.known.heard(),
-                Landing::Sets(_) | Landing::Late => {}
-                // No results at all: the lookups have failed.
-                Landing::Miscounted(Miscounted { got: 0, .. }) => self.known.heard(),
+                Landing::Sets(errors) => self.tell_errors(&errors),
+                Landing::Late => {}
                 Landing::Miscounted(miscounted) => {
                     self.known.heard();
-                    self.complain(&miscounted);
+                    self.miscounted(&miscounted);
                 }
                 Landing::Unasked => {
                     self.known.heard();
@@ -262,16 +266,26 @@ impl Driver {
         self.known.heard();
         let Some(mut pipe) = self.pipe.take() else { return };
         let instance = self.known.instance();
-        if let End::Unimplemented(calls) = pipe.ended(status) {
-            self.waiting.put_back(calls);
-            self.learn(instance, Known::has_no_pipe);
+        match pipe.ended(status.as_ref()) {
+            End::Unimplemented(calls) => {
+                self.waiting.put_back(calls);
+                self.learn(instance, Known::has_no_pipe);
+            }
+            End::Broken => {
+                if let Some(status) = &status {
+                    self.faults.tell_status(Failing::Stream, instance, status, Instant::now());
+                }
+            }
         }
     }
 
     fn called<B>(&mut self, called: Result<Called<B>, JoinError>, kind: fn(B) -> Batch) {
         match called {
             Ok(Called::Settled) => {}
-            Ok(Called::Miscounted(miscounted)) => self.complain(&miscounted),
+            Ok(Called::Miscounted(miscounted)) => self.miscounted(&miscounted),
+            Ok(Called::Failed(failing, instance, status)) => {
+                self.faults.tell_status(failing, instance, &status, Instant::now());
+            }
             Ok(Called::Unimplemented(batch, instance)) => {
                 let batch = kind(batch);
                 let lacks = match &batch {
@@ -299,6 +313,14 @@ impl Driver {
         self.alone.sets.store(alone(self.known.sets()), Ordering::Relaxed);
     }
 
+    fn miscounted(&mut self, miscounted: &Miscounted) {
+        if miscounted.got > 0 {
+            return self.complain(miscounted);
+        }
+        // As the contract has it for lookups that have failed.
+        self.faults.tell(Failing::Lookups, self.known.instance(), Code::Internal, None, Instant::now());
+    }
+
     /// Logs nonsense, once for each instance.
     fn complain(&mut self, what: &dyn std::fmt::Debug) {
         if self.known.is_newly_strange() {
@@ -306,10 +328,20 @@ impl Driver {
         }
     }
 
+    fn tell_errors(&self, errors: &[SetError]) {
+        for SetError { code, message, .. } in errors {
+            let code = Code::from(*code);
+            self.faults.tell(Failing::Stores, self.known.instance(), code, Some(message), Instant::now());
+        }
+    }
+
     /// Looks for batches that take too long. Gives the time for the next look, while there is a stream.
     fn look_at_the_clock(&mut self, now: Instant) -> Option<Instant> {
-        let GivenUp { gets, .. } = self.pipe.as_mut()?.flying.give_up(self.timeout, now);
+        let GivenUp { gets, sets } = self.pipe.as_mut()?.flying.give_up(self.timeout, now);
         self.missed(gets, now);
+        if sets > 0 && self.known.instance().is_some() {
+            self.faults.tell_stuck(self.known.instance(), now);
+        }
         let oldest = self.pipe.as_ref()?.flying.oldest();
         if oldest.is_none() && self.last_sent + IDLE <= now {
             self.retire();
@@ -418,8 +450,8 @@ async fn get_many(
         },
         Err(status) if status.code() == Code::Unimplemented => Called::Unimplemented(gets, instance),
         Err(status) => {
-            gets.fail(status.into());
-            Called::Settled
+            gets.fail((&status).into());
+            Called::Failed(Failing::Lookups, instance, status)
         }
     }
 }
@@ -439,8 +471,8 @@ async fn set_many(
         }
         Err(status) if status.code() == Code::Unimplemented => Called::Unimplemented(sets, instance),
         Err(status) => {
-            sets.fail(status.into());
-            Called::Settled
+            sets.fail((&status).into());
+            Called::Failed(Failing::Stores, instance, status)
         }
     }
 }
@@ -466,7 +498,7 @@ mod tests {
         let channel = plugin.channel();
         let client = CacheClient::new(channel.clone());
         let limit = Duration::from_secs(60);
-        (Driver::new(channel, client, limit, Arc::default()), plugin)
+        (Driver::new(channel, client, limit, Arc::default(), Arc::default()), plugin)
     }
 
     fn ask(driver: &mut Driver) -> Answer {

@@ -26,11 +26,13 @@
 //! | [`flying`] | batches on their way, which answer is for which | no |
 //! | [`known`] | what is known of an instance: which way calls go, whether they are sent | no |
 //! | [`patience`] | when a plugin that does not answer is left alone | no |
+//! | [`faults`] | what a plugin says of its failures, for the log | no |
 //! | [`pipe`] | one stream to one instance | yes |
 //! | [`driver`] | the task that owns all of it | yes |
 
 mod batch;
 mod driver;
+mod faults;
 mod flying;
 mod known;
 #[cfg(feature = "measure")]
@@ -61,6 +63,7 @@ pub use self::measure::Round;
 use self::{
     batch::{Call, Get, Reply, Set},
     driver::Driver,
+    faults::{Failing, Faults},
 };
 use super::Unavailable;
 
@@ -80,8 +83,10 @@ pub(super) struct Line {
     client: CacheClient<PluginChannel>,
     timeout: Duration,
     alone: Arc<Alone>,
+    faults: Arc<Faults>,
     stop: CancellationToken,
-    driver: TaskTracker,
+    /// The driver, and calls that are made alone.
+    tasks: TaskTracker,
 }
 
 /// The instance that takes single calls only, of either kind. Instances are counted from 1; 0 is none. It spares callers
@@ -103,11 +108,13 @@ impl Line {
         let client = CacheClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (gets, waiting_gets) = mpsc::channel(WAITING_GETS);
         let (sets, waiting_sets) = mpsc::channel(WAITING_SETS);
-        let (alone, stop, tasks) = (Arc::default(), CancellationToken::new(), TaskTracker::new());
-        let driver = Driver::new(channel.clone(), client.clone(), timeout, Arc::clone(&alone));
+        let (alone, faults) = (Arc::default(), Arc::default());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let driver =
+            Driver::new(channel.clone(), client.clone(), timeout, Arc::clone(&alone), Arc::clone(&faults));
         tasks.spawn(driver.run(waiting_gets, waiting_sets, stop.clone()));
         tasks.close();
-        Self { gets, sets, channel, client, timeout, alone, stop, driver: tasks }
+        Self { gets, sets, channel, client, timeout, alone, faults, stop, tasks }
     }
 
     /// Looks a key up. Dropping the future gives up.
@@ -115,7 +122,7 @@ impl Line {
         let alone = async |key, deadline| {
             let mut client = self.client.clone();
             let call = single(deadline, GetRequest { key }, |request| client.get(request));
-            call.await
+            self.call_alone(Failing::Lookups, call).await
         };
         self.call(&self.gets, &self.alone.gets, key, alone).await
     }
@@ -124,7 +131,8 @@ impl Line {
     pub(super) async fn set(&self, entry: SetRequest) -> Result<(), Unavailable> {
         let alone = async |entry, deadline| {
             let mut client = self.client.clone();
-            single(deadline, entry, |request| client.set(request)).await.map(drop)
+            let call = single(deadline, entry, |request| client.set(request));
+            self.call_alone(Failing::Stores, call).await.map(drop)
         };
         self.call(&self.sets, &self.alone.sets, entry, alone).await
     }
@@ -133,7 +141,7 @@ impl Line {
     /// stream open afterwards that it would wait for.
     pub(super) async fn close(&self) {
         self.stop.cancel();
-        self.driver.wait().await;
+        self.tasks.wait().await;
     }
 
     async fn call<Q, A>(
@@ -145,7 +153,7 @@ impl Line {
     ) -> Result<A, Unavailable> {
         let deadline = Instant::now() + self.timeout;
         let loner = alone.load(Ordering::Relaxed);
-        if loner != 0 && self.channel.instance() == Some(loner) && !self.stop.is_cancelled() {
+        if loner != 0 && self.channel.instance() == Some(loner) {
             return call_alone(request, deadline).await;
         }
         let (reply, answer) = oneshot::channel();
@@ -162,6 +170,23 @@ impl Line {
             Err(_) => Err(Unavailable::TimedOut),
         }
     }
+
+    async fn call_alone<A>(
+        &self,
+        failing: Failing,
+        call: impl Future<Output = Result<A, Status>>,
+    ) -> Result<A, Unavailable> {
+        // First, so that whoever ends the line waits for this call, or it is not made.
+        let _under_way = self.tasks.token();
+        if self.stop.is_cancelled() {
+            return Err(Unavailable::Down);
+        }
+        let instance = self.channel.instance();
+        call.await.map_err(|status| {
+            self.faults.tell_status(failing, instance, &status, Instant::now());
+            Unavailable::from(&status)
+        })
+    }
 }
 
 /// One call with what is left of its time, which the plugin is told and the channel keeps.
@@ -169,7 +194,7 @@ async fn single<Q, A, F>(
     deadline: Instant,
     message: Q,
     call: impl FnOnce(Request<Q>) -> F,
-) -> Result<A, Unavailable>
+) -> Result<A, Status>
 where
     F: Future<Output = Result<Response<A>, Status>>,
 {

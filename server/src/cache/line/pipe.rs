@@ -105,7 +105,7 @@ impl Pipe {
     }
 
     /// Settles what was on its way when the stream ended with this status.
-    pub(super) fn ended(&mut self, status: Option<Status>) -> End {
+    pub(super) fn ended(&mut self, status: Option<&Status>) -> End {
         match status {
             Some(status) if status.code() == Code::Unimplemented && !self.is_proven => {
                 End::Unimplemented(self.flying.take_back())
@@ -131,7 +131,7 @@ impl Pipe {
             loop {
                 match self.answers.next().await {
                     Happened::Answer(answer) => _ = self.land(answer),
-                    Happened::Ended(status) => return self.ended(status),
+                    Happened::Ended(status) => return self.ended(status.as_ref()),
                     Happened::Changed => {}
                 }
             }

@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::{
     net::UnixListener,
     runtime::{self, Runtime},
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time,
 };
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
@@ -31,6 +31,9 @@ use super::super::Line;
 
 /// Longer than anything here should take, so that a test that hangs says so.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// More than there are calls at a time.
+pub(super) const PERMITS: usize = 1_000;
 
 /// The methods that a plugin has beside Get and Set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,13 +72,19 @@ pub(in super::super) struct Peer {
     runtime: Option<Runtime>,
     pub(super) arrivals: mpsc::UnboundedReceiver<Arrival>,
     pub(super) counts: Arc<Counts>,
+    /// What all calls but those of streams fail with.
+    pub(super) fault: Arc<Mutex<Option<Status>>>,
+    /// Each call but those of streams needs one, for as long as it takes.
+    pub(super) permits: Arc<Semaphore>,
 }
 
 impl Peer {
     pub(in super::super) fn start(methods: Methods) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (tell, arrivals) = mpsc::unbounded_channel();
-        let mut peer = Self { directory, methods, runtime: None, arrivals, counts: Arc::default() };
+        let (counts, fault) = (Arc::default(), Arc::default());
+        let permits = Arc::new(Semaphore::new(PERMITS));
+        let mut peer = Self { directory, methods, runtime: None, arrivals, counts, fault, permits };
         peer.serve(tell);
         peer
     }
@@ -116,8 +125,13 @@ impl Peer {
             let _of_that_runtime = runtime.enter();
             UnixListener::bind(self.directory.path().join("socket")).unwrap()
         };
-        let service =
-            CacheServer::new(Served { methods: self.methods, tell, counts: Arc::clone(&self.counts) });
+        let service = CacheServer::new(Served {
+            methods: self.methods,
+            tell,
+            counts: Arc::clone(&self.counts),
+            fault: Arc::clone(&self.fault),
+            permits: Arc::clone(&self.permits),
+        });
         runtime.spawn(async move {
             let serving = Server::builder().add_service(service);
             serving.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
@@ -173,6 +187,8 @@ struct Served {
     methods: Methods,
     tell: mpsc::UnboundedSender<Arrival>,
     counts: Arc<Counts>,
+    fault: Arc<Mutex<Option<Status>>>,
+    permits: Arc<Semaphore>,
 }
 
 impl Served {
@@ -180,28 +196,34 @@ impl Served {
         count.fetch_add(1, Ordering::SeqCst);
         if self.methods < needs { Err(Status::unimplemented("no such method")) } else { Ok(()) }
     }
+
+    async fn single(&self, count: &AtomicUsize, needs: Methods) -> Result<(), Status> {
+        self.called(count, needs)?;
+        let _permit = self.permits.acquire().await.unwrap();
+        self.fault.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
 }
 
 #[tonic::async_trait]
 impl Cache for Served {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        self.called(&self.counts.get, Methods::Single)?;
+        self.single(&self.counts.get, Methods::Single).await?;
         Ok(Response::new(value_of(&request.into_inner().key)))
     }
 
     async fn set(&self, _: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {
-        self.called(&self.counts.set, Methods::Single)?;
+        self.single(&self.counts.set, Methods::Single).await?;
         Ok(Response::new(SetResponse {}))
     }
 
     async fn get_many(&self, request: Request<GetManyRequest>) -> Result<Response<GetManyResponse>, Status> {
-        self.called(&self.counts.get_many, Methods::Many)?;
+        self.single(&self.counts.get_many, Methods::Many).await?;
         let results = request.into_inner().keys.iter().map(|key| value_of(key)).collect();
         Ok(Response::new(GetManyResponse { results }))
     }
 
     async fn set_many(&self, _: Request<SetManyRequest>) -> Result<Response<SetManyResponse>, Status> {
-        self.called(&self.counts.set_many, Methods::Many)?;
+        self.single(&self.counts.set_many, Methods::Many).await?;
         Ok(Response::new(SetManyResponse {}))
     }
 
