@@ -22,6 +22,9 @@ const LONG: Duration = Duration::from_secs(60);
 /// For calls that are to end by themselves.
 const SHORT: Duration = Duration::from_millis(50);
 
+/// For calls of which some are to end by themselves, and others are not.
+const PATIENT: Duration = Duration::from_millis(500);
+
 const INTERNAL: Unavailable = Unavailable::Failed(Code::Internal);
 
 type Asking = JoinHandle<Result<GetResponse, Unavailable>>;
@@ -305,7 +308,7 @@ async fn plugin_whose_trial_has_no_answer_that_fits_is_tried_again() {
 async fn plugin_whose_stores_hang_has_one_and_looks_up_all_the_while() {
     let log = Logged::begin();
     let mut peer = Peer::start(Methods::Pipe);
-    let (line, _plugin) = peer.line(SHORT).await;
+    let (line, _plugin) = peer.line(PATIENT).await;
     let (stuck, hung) = std::sync::mpsc::channel();
     let arrivals = &mut peer.arrivals;
     let works = async {
@@ -321,7 +324,7 @@ async fn plugin_whose_stores_hang_has_one_and_looks_up_all_the_while() {
     };
     let uses = async {
         let begun = Instant::now();
-        while begun.elapsed() < SHORT * 20 {
+        while begun.elapsed() < PATIENT * 3 {
             let stored = line.set(SetRequest { key: "a".into(), ..SetRequest::default() }).await;
             assert!(matches!(stored, Err(Unavailable::TimedOut | Unavailable::Overloaded)), "{stored:?}");
             assert_eq!(line.get("a".into()).await, Ok(value_of("a")));
