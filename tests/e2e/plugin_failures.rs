@@ -62,6 +62,9 @@ fn error_of_the_plugin_is_not_the_callers() {
     let response = server.fib(14);
     assert_eq!(response.text(), "{\"result\":377}\n");
     assert_eq!(response.cache_status(), "fib; fwd=bypass; detail=unavailable");
+    wait_until("the fault in the log", || {
+        server.log().find(|line| line.to_string().contains("the cache plugin fails to look up")).is_some()
+    });
 }
 
 #[test]

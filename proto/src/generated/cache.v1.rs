@@ -116,7 +116,7 @@ pub struct SetError {
     /// What Set would have ended with: the number of a gRPC status, which is not 0, such as 3 for INVALID_ARGUMENT.
     #[prost(int32, tag = "2")]
     pub code: i32,
-    /// For people to read.
+    /// For people to read, in the host's log.
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
 }
@@ -371,9 +371,11 @@ pub mod cache_client {
         ///   - End the stream with OK once the host has ended its side and everything is answered. A host does so when it
         ///     stops the plugin, has another instance take over, or has had nothing to ask for a second; it opens another
         ///     stream if there is more.
-        /// The host gives up on a batch after its own time limit, and ignores a response that comes later, is the second
-        /// one to a request, or belongs to none. A stream that ends with an error fails the batches that are open on it and
-        /// nothing else; the next one opens a new stream.
+        /// The host gives up on a batch after its own time limit, and ignores a response that comes later or is the second
+        /// one to a request. Stores that it has given up on are under way for it all the same, until they are answered or the
+        /// stream ends: so long it sends no others on it. A stream that ends with an error fails the batches that are open on
+        /// it and nothing else; the next one opens a new stream. The host itself ends a stream so when a response belongs to no
+        /// request, and when several batches of lookups in a row were not answered.
         pub async fn pipe(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::PipeRequest>,
@@ -506,9 +508,11 @@ pub mod cache_server {
         ///   - End the stream with OK once the host has ended its side and everything is answered. A host does so when it
         ///     stops the plugin, has another instance take over, or has had nothing to ask for a second; it opens another
         ///     stream if there is more.
-        /// The host gives up on a batch after its own time limit, and ignores a response that comes later, is the second
-        /// one to a request, or belongs to none. A stream that ends with an error fails the batches that are open on it and
-        /// nothing else; the next one opens a new stream.
+        /// The host gives up on a batch after its own time limit, and ignores a response that comes later or is the second
+        /// one to a request. Stores that it has given up on are under way for it all the same, until they are answered or the
+        /// stream ends: so long it sends no others on it. A stream that ends with an error fails the batches that are open on
+        /// it and nothing else; the next one opens a new stream. The host itself ends a stream so when a response belongs to no
+        /// request, and when several batches of lookups in a row were not answered.
         async fn pipe(
             &self,
             request: tonic::Request<tonic::Streaming<super::PipeRequest>>,

@@ -12,7 +12,8 @@
 //!
 //! - It is counted from when the question was asked, which is before the plugin has answered.
 //! - It ends with the entry, and after [`LONGEST`], whatever the plugin says.
-//! - It is good for the instance that was asked, while that serves. Another one has leases of its own.
+//! - It is good for the instance that was asked, while that serves. Another one has leases of its own. The line takes no
+//!   question to an older instance than calls went to when it was asked; so what a new one's lease has is never the old one's.
 //! - A store through this process ends it before the store is sent. A question that was asked before the store was
 //!   answered may have the old number for an answer, however late that comes: it grants no lease. So whoever asks after a
 //!   store was answered gets what was stored.

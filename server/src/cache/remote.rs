@@ -122,14 +122,14 @@ impl RemoteCache {
                 self.without_stats.store(instance, Ordering::Relaxed);
                 StatsAnswer::Unsupported
             }
-            Err(status) => StatsAnswer::Unavailable(status.into()),
+            Err(status) => StatsAnswer::Unavailable((&status).into()),
         }
     }
 }
 
-impl From<Status> for Unavailable {
-    fn from(status: Status) -> Self {
-        match CallError::of(&status) {
+impl From<&Status> for Unavailable {
+    fn from(status: &Status) -> Self {
+        match CallError::of(status) {
             Some(CallError::Down | CallError::NotServing | CallError::Suspended) => Self::Down,
             Some(CallError::TimedOut) => Self::TimedOut,
             // The plugin's clock may be first.

@@ -149,7 +149,7 @@ impl Sets {
     }
 
     /// All were stored but those that `errors` has.
-    pub(super) fn answer(self, errors: Vec<SetError>) {
+    pub(super) fn answer(self, errors: &[SetError]) {
         let mut replies = vec![Reply::Answered(()); self.waiting.len()];
         for error in errors {
             // One that is none of ours is nobody's.

@@ -7,7 +7,7 @@ use std::{
     task::Poll,
 };
 
-use cache_proto::{GetManyRequest, SetManyRequest, cache_client::CacheClient};
+use cache_proto::{GetManyRequest, SetError, SetManyRequest, cache_client::CacheClient};
 use plugin_sdk::host::PluginChannel;
 use tokio::{
     sync::mpsc,
@@ -15,23 +15,17 @@ use tokio::{
     time::{self, Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 use tracing::{debug, warn};
 
 use super::{
     Alone, Unavailable,
     batch::{Call, Get, Gets, Miscounted, Set, Sets},
-    flying::{Batch, Calls, Flying, Landing},
-    patience::Patience,
+    faults::{Failing, Faults},
+    flying::{Batch, Calls, GivenUp, Landing, Stores},
+    known::{Known, Way},
     pipe::{End, Happened, Pipe},
 };
-
-/// Batches of lookups under way at a time: one is on the wire while the other is worked on. More were measured to be no
-/// faster, and one to give a tenth fewer answers at 16 connections, a fifth fewer where the plugin asks Redis.
-const GET_BATCHES: usize = 2;
-
-/// Batches of stores under way at a time.
-const SET_BATCHES: usize = 1;
 
 /// Calls taken from a queue for one batch.
 const BATCH: usize = 1_000;
@@ -48,8 +42,9 @@ pub(super) struct Driver {
     timeout: Duration,
     known: Known,
     alone: Arc<Alone>,
-    patience: Patience,
+    faults: Arc<Faults>,
     waiting: Calls,
+    /// Leads to the instance that `known` is about.
     pipe: Option<Pipe>,
     last_sent: Instant,
     /// Streams to instances that are not called any more, and calls that turn out to be unanswered.
@@ -58,28 +53,11 @@ pub(super) struct Driver {
     set_calls: JoinSet<Called<Sets>>,
 }
 
-/// How calls travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Pipe,
-    Many,
-    Alone,
-}
-
-/// What has been found out about one instance. Nothing is known of instance 0, which there is not.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    instance: u64,
-    gets: Way,
-    sets: Way,
-    /// Nonsense of its has been logged.
-    is_strange: bool,
-}
-
 /// What became of a call of GetMany or SetMany.
 enum Called<B> {
     Settled,
     Miscounted(Miscounted),
+    Failed(Failing, Option<u64>, Status),
     /// This instance has no such method. Nothing was done.
     Unimplemented(B, Option<u64>),
 }
@@ -90,14 +68,15 @@ impl Driver {
         client: CacheClient<PluginChannel>,
         timeout: Duration,
         alone: Arc<Alone>,
+        faults: Arc<Faults>,
     ) -> Self {
         Self {
             channel,
             client,
             timeout,
-            known: Known::nothing(0),
+            known: Known::nothing(),
             alone,
-            patience: Patience::NEW,
+            faults,
             waiting: Calls::default(),
             pipe: None,
             last_sent: Instant::now(),
@@ -167,36 +146,33 @@ impl Driver {
     }
 
     fn gets_may_leave(&self) -> bool {
-        match self.ways().gets {
-            // If they are to be turned away, then at once.
-            Way::Pipe => self.under_way(Flying::gets) < GET_BATCHES || !self.patience.is_trusting(),
-            Way::Many => self.get_calls.len() < GET_BATCHES,
-            Way::Alone => true,
-        }
+        self.known.gets_may_leave(self.gets_under_way())
     }
 
     fn sets_may_leave(&self) -> bool {
-        match self.ways().sets {
-            Way::Pipe => self.under_way(Flying::sets) < SET_BATCHES || !self.patience.is_trusting(),
-            Way::Many => self.set_calls.len() < SET_BATCHES,
-            Way::Alone => true,
+        self.known.sets_may_leave(self.sets_under_way())
+    }
+
+    fn gets_under_way(&self) -> usize {
+        match self.known.gets() {
+            Way::Pipe => self.pipe.as_ref().map_or(0, |pipe| pipe.flying.gets()),
+            Way::Many => self.get_calls.len(),
+            Way::Alone => 0,
         }
     }
 
-    fn under_way(&self, count: impl Fn(&Flying) -> usize) -> usize {
-        self.pipe.as_ref().map_or(0, |pipe| count(&pipe.flying))
-    }
-
-    /// What is known of the instance that calls go to.
-    fn ways(&self) -> Known {
-        match self.channel.instance().unwrap_or_default() {
-            instance if instance == self.known.instance => self.known,
-            other => Known::nothing(other),
+    fn sets_under_way(&self) -> Stores {
+        match self.known.sets() {
+            Way::Pipe => self.pipe.as_ref().map_or(Stores::UnderWay(0), |pipe| pipe.flying.sets()),
+            Way::Many => Stores::UnderWay(self.set_calls.len()),
+            Way::Alone => Stores::UnderWay(0),
         }
     }
 
-    /// Sends what waits and may leave.
+    /// Sends what waits and may leave, to where calls go now. Those who have asked while they went to a new instance are not
+    /// to have an old one's answer.
     fn send(&mut self) {
+        self.follow();
         if !self.waiting.gets.is_empty() && self.gets_may_leave() {
             self.send_gets();
         }
@@ -205,17 +181,24 @@ impl Driver {
         }
     }
 
+    /// Takes note of where calls go.
+    fn follow(&mut self) {
+        if self.known.follow(self.channel.instance()) {
+            self.retire();
+        }
+    }
+
     fn send_gets(&mut self) {
-        let way = self.ways().gets;
+        let way = self.known.gets();
         if way == Way::Alone {
             return self.waiting.gets.drain(..).for_each(Call::call_alone);
         }
         let (gets, now) = (Gets::gather(&mut self.waiting.gets), Instant::now());
         if gets.is_empty() {
         } else if way == Way::Many {
-            let (client, instance) = (self.client.clone(), self.channel.instance());
+            let (client, instance) = (self.client.clone(), self.known.instance());
             self.get_calls.spawn(get_many(client, gets, self.timeout, instance));
-        } else if self.patience.admits(now) {
+        } else if self.known.admits_gets(self.gets_under_way(), now) {
             self.put_on_pipe(Batch::Gets(gets), now);
         } else {
             gets.fail(Unavailable::Down);
@@ -223,27 +206,29 @@ impl Driver {
     }
 
     fn send_sets(&mut self) {
-        let way = self.ways().sets;
+        let way = self.known.sets();
         if way == Way::Alone {
             return self.waiting.sets.drain(..).for_each(Call::call_alone);
         }
         let (sets, now) = (Sets::gather(&mut self.waiting.sets, SET_BATCH_BYTES), Instant::now());
         if sets.is_empty() {
         } else if way == Way::Many {
-            let (client, instance) = (self.client.clone(), self.channel.instance());
+            let (client, instance) = (self.client.clone(), self.known.instance());
             self.set_calls.spawn(set_many(client, sets, self.timeout, instance));
-        } else if self.patience.is_trusting() {
-            self.put_on_pipe(Batch::Sets(sets), now);
+        } else if let Some(why) = self.known.turns_sets_away(self.sets_under_way()) {
+            sets.fail(why);
         } else {
-            sets.fail(Unavailable::Down);
+            self.put_on_pipe(Batch::Sets(sets), now);
         }
     }
 
     fn put_on_pipe(&mut self, batch: Batch, now: Instant) {
         self.last_sent = now;
-        let pipe = self.pipe.get_or_insert_with(|| Pipe::open(self.client.clone(), self.channel.clone()));
+        let pipe = self.pipe.get_or_insert_with(|| {
+            Pipe::open(self.client.clone(), self.channel.clone(), self.known.instance())
+        });
         if !pipe.send(batch, now) {
-            self.missed(now);
+            self.missed(1, now);
         }
     }
 
@@ -252,48 +237,65 @@ impl Driver {
         let Some(pipe) = &mut self.pipe else { return };
         match happened {
             Happened::Answer(answer) => match pipe.land(answer) {
-                Landing::Gets => self.patience.restore(),
-                Landing::Sets | Landing::Late => {}
-                // No results at all: the lookups have failed.
-                Landing::Miscounted(Miscounted { got: 0, .. }) => self.patience.restore(),
+                Landing::Gets => self.known.heard(),
+                Landing::Sets(errors) => self.tell_errors(&errors),
+                Landing::Late => {}
                 Landing::Miscounted(miscounted) => {
-                    self.patience.restore();
-                    self.complain(&miscounted);
+                    self.known.heard();
+                    self.miscounted(&miscounted);
                 }
                 Landing::Unasked => {
+                    self.known.heard();
                     // Whatever it means by its answers, they will not be for our questions.
-                    pipe.flying.fail(Unavailable::Failed(Code::Internal));
-                    self.pipe = None;
+                    self.break_off(Unavailable::Failed(Code::Internal));
                     self.complain(&"an answer to a batch that was not sent");
                 }
             },
-            Happened::Ended(status) => {
-                debug!(?status, "the stream to the cache plugin has ended");
-                let (instance, end) = (pipe.instance, pipe.ended(status));
-                self.pipe = None;
-                self.patience.restore();
-                if let End::Unimplemented(calls) = end {
-                    self.waiting.put_back(calls);
-                    self.learn(instance, |known| (known.gets, known.sets) = (Way::Many, Way::Many));
+            Happened::Ended(status) => self.ended(status),
+            Happened::Changed => {
+                self.follow();
+                // Also if calls go there again by now.
+                self.retire();
+            }
+        }
+    }
+
+    /// Acts on the end of the stream, which comes from the plugin.
+    fn ended(&mut self, status: Option<Status>) {
+        debug!(?status, "the stream to the cache plugin has ended");
+        self.known.heard();
+        let Some(mut pipe) = self.pipe.take() else { return };
+        let instance = self.known.instance();
+        match pipe.ended(status.as_ref()) {
+            End::Unimplemented(calls) => {
+                self.waiting.put_back(calls);
+                self.learn(instance, Known::has_no_pipe);
+            }
+            End::Broken => {
+                if let Some(status) = &status {
+                    self.faults.tell_status(Failing::Stream, instance, status, Instant::now());
                 }
             }
-            Happened::Changed => self.retire(),
         }
     }
 
     fn called<B>(&mut self, called: Result<Called<B>, JoinError>, kind: fn(B) -> Batch) {
         match called {
             Ok(Called::Settled) => {}
-            Ok(Called::Miscounted(miscounted)) => self.complain(&miscounted),
+            Ok(Called::Miscounted(miscounted)) => self.miscounted(&miscounted),
+            Ok(Called::Failed(failing, instance, status)) => {
+                self.faults.tell_status(failing, instance, &status, Instant::now());
+            }
             Ok(Called::Unimplemented(batch, instance)) => {
                 let batch = kind(batch);
-                let is_gets = matches!(batch, Batch::Gets(_));
+                let lacks = match &batch {
+                    Batch::Gets(_) => Known::has_no_get_many,
+                    Batch::Sets(_) => Known::has_no_set_many,
+                };
                 let mut calls = Calls::default();
                 calls.add(batch);
                 self.waiting.put_back(calls);
-                self.learn(instance, |known| {
-                    *(if is_gets { &mut known.gets } else { &mut known.sets }) = Way::Alone;
-                });
+                self.learn(instance, lacks);
             }
             // Its calls were dropped with it, which those who wait see.
             Err(error) => debug!(%error, "a call of the cache plugin was lost"),
@@ -301,53 +303,73 @@ impl Driver {
     }
 
     /// Takes note of what this instance has shown, if calls still go to it; if not, it may have been another one.
-    fn learn(&mut self, instance: Option<u64>, change: impl FnOnce(&mut Known)) {
-        let Some(number) = instance.filter(|_| instance == self.channel.instance()) else { return };
-        self.known = self.ways();
-        change(&mut self.known);
+    fn learn(&mut self, instance: Option<u64>, lacks: fn(&mut Known)) {
+        self.follow();
+        let Some(number) = instance.filter(|_| instance == self.known.instance()) else { return };
+        lacks(&mut self.known);
         debug!(known = ?self.known, "how the cache plugin can be called");
         let alone = |way| if way == Way::Alone { number } else { 0 };
-        self.alone.gets.store(alone(self.known.gets), Ordering::Relaxed);
-        self.alone.sets.store(alone(self.known.sets), Ordering::Relaxed);
+        self.alone.gets.store(alone(self.known.gets()), Ordering::Relaxed);
+        self.alone.sets.store(alone(self.known.sets()), Ordering::Relaxed);
+    }
+
+    fn miscounted(&mut self, miscounted: &Miscounted) {
+        if miscounted.got > 0 {
+            return self.complain(miscounted);
+        }
+        // As the contract has it for lookups that have failed.
+        self.faults.tell(Failing::Lookups, self.known.instance(), Code::Internal, None, Instant::now());
     }
 
     /// Logs nonsense, once for each instance.
     fn complain(&mut self, what: &dyn std::fmt::Debug) {
-        self.known = self.ways();
-        if !std::mem::replace(&mut self.known.is_strange, true) {
+        if self.known.is_newly_strange() {
             warn!(?what, "the cache plugin gives answers that do not fit their questions");
+        }
+    }
+
+    fn tell_errors(&self, errors: &[SetError]) {
+        for SetError { code, message, .. } in errors {
+            let code = Code::from(*code);
+            self.faults.tell(Failing::Stores, self.known.instance(), code, Some(message), Instant::now());
         }
     }
 
     /// Looks for batches that take too long. Gives the time for the next look, while there is a stream.
     fn look_at_the_clock(&mut self, now: Instant) -> Option<Instant> {
-        let pipe = self.pipe.as_mut()?;
-        for _ in 0..pipe.flying.give_up(self.timeout, now) {
-            self.missed(now);
+        let GivenUp { gets, sets } = self.pipe.as_mut()?.flying.give_up(self.timeout, now);
+        self.missed(gets, now);
+        if sets > 0 && self.known.instance().is_some() {
+            self.faults.tell_stuck(self.known.instance(), now);
         }
-        match self.pipe.as_ref()?.flying.oldest() {
-            Some(oldest) => Some(oldest + self.timeout),
-            None if self.last_sent + IDLE <= now => {
-                self.retire();
-                None
-            }
-            None => Some(now + self.timeout.min(IDLE)),
+        let oldest = self.pipe.as_ref()?.flying.oldest();
+        if oldest.is_none() && self.last_sent + IDLE <= now {
+            self.retire();
+            return None;
         }
+        Some((oldest.unwrap_or(now) + self.timeout).min(now + IDLE))
     }
 
-    fn missed(&mut self, now: Instant) {
-        if self.patience.missed(now)
-            && let Some(mut pipe) = self.pipe.take()
-        {
-            warn!("the cache plugin does not answer; it is not asked for a second");
+    fn missed(&mut self, batches: u32, now: Instant) {
+        if self.known.missed(batches, now) {
             // The next one is for the trial, and has nothing of this one before it.
-            pipe.flying.fail(Unavailable::TimedOut);
+            self.break_off(Unavailable::TimedOut);
+            // Whoever waits for an instance to start has asked none.
+            if self.known.instance().is_some() {
+                warn!("the cache plugin does not answer; it is not asked for a second");
+            }
         }
     }
 
-    /// Ends the stream in order; what comes from now on opens another.
+    /// Drops the stream: what is on it has failed, for this reason.
+    fn break_off(&mut self, why: Unavailable) {
+        if let Some(mut pipe) = self.pipe.take() {
+            pipe.flying.fail(why);
+        }
+    }
+
+    /// Ends the stream in order: what is on it is still answered; what comes from now on opens another.
     fn retire(&mut self) {
-        self.patience.restore();
         if let Some(pipe) = self.pipe.take() {
             self.retiring.spawn(pipe.retire(self.timeout));
         }
@@ -368,12 +390,6 @@ impl Driver {
         while self.get_calls.join_next().await.is_some() {}
         while self.set_calls.join_next().await.is_some() {}
         while self.retiring.join_next().await.is_some() {}
-    }
-}
-
-impl Known {
-    fn nothing(instance: u64) -> Self {
-        Self { instance, gets: Way::Pipe, sets: Way::Pipe, is_strange: false }
     }
 }
 
@@ -434,8 +450,8 @@ async fn get_many(
         },
         Err(status) if status.code() == Code::Unimplemented => Called::Unimplemented(gets, instance),
         Err(status) => {
-            gets.fail(status.into());
-            Called::Settled
+            gets.fail((&status).into());
+            Called::Failed(Failing::Lookups, instance, status)
         }
     }
 }
@@ -449,9 +465,74 @@ async fn set_many(
     let mut request = Request::new(SetManyRequest { entries: sets.entries().to_vec() });
     request.set_timeout(timeout);
     match client.set_many(request).await {
-        Ok(_) => sets.answer(Vec::new()),
-        Err(status) if status.code() == Code::Unimplemented => return Called::Unimplemented(sets, instance),
-        Err(status) => sets.fail(status.into()),
+        Ok(_) => {
+            sets.answer(&[]);
+            Called::Settled
+        }
+        Err(status) if status.code() == Code::Unimplemented => Called::Unimplemented(sets, instance),
+        Err(status) => {
+            sets.fail((&status).into());
+            Called::Failed(Failing::Stores, instance, status)
+        }
     }
-    Called::Settled
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_sdk::host::Supervised;
+    use tokio::sync::oneshot;
+
+    use super::{
+        super::{
+            batch::Reply,
+            tests::peer::{Methods, Peer},
+        },
+        *,
+    };
+
+    type Answer = oneshot::Receiver<Reply<String, cache_proto::GetResponse>>;
+
+    /// A driver that nothing happens to but what the test does, as if its task had not run.
+    async fn driver(peer: &Peer) -> (Driver, Supervised) {
+        let plugin = peer.supervised().await;
+        let channel = plugin.channel();
+        let client = CacheClient::new(channel.clone());
+        let limit = Duration::from_secs(60);
+        (Driver::new(channel, client, limit, Arc::default(), Arc::default()), plugin)
+    }
+
+    fn ask(driver: &mut Driver) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        driver.waiting.gets.push(Call { request: "a".into(), reply });
+        driver.send();
+        answer
+    }
+
+    #[tokio::test]
+    async fn nothing_is_put_on_a_stream_to_an_instance_that_calls_go_to_no_more() {
+        let peer = Peer::start(Methods::Pipe);
+        let (mut driver, plugin) = driver(&peer).await;
+        let mut old = ask(&mut driver);
+        let live = plugin.handle().restart().await.unwrap().unwrap();
+        assert_eq!(live.instance, 2);
+        let _new = ask(&mut driver);
+        assert_eq!(driver.retiring.len(), 1, "the old stream is ended in order");
+        assert_eq!(driver.pipe.as_ref().map(|pipe| pipe.flying.gets()), Some(1));
+        assert!(old.try_recv().is_err(), "it may still be answered");
+    }
+
+    #[tokio::test]
+    async fn new_instance_is_asked_though_the_old_one_was_left_alone() {
+        let peer = Peer::start(Methods::Pipe);
+        let (mut driver, plugin) = driver(&peer).await;
+        let mut hung = ask(&mut driver);
+        // Far in the future, so that the rest is not over when the new one is there.
+        driver.missed(3, Instant::now() + Duration::from_secs(600));
+        assert_eq!(hung.try_recv(), Ok(Reply::Unavailable(Unavailable::TimedOut)));
+        assert_eq!(ask(&mut driver).try_recv(), Ok(Reply::Unavailable(Unavailable::Down)));
+        let live = plugin.handle().restart().await.unwrap().unwrap();
+        assert_eq!(live.instance, 2);
+        let _asked = ask(&mut driver);
+        assert_eq!(driver.pipe.as_ref().map(|pipe| pipe.flying.gets()), Some(1));
+    }
 }

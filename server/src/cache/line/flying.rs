@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_proto::PipeResponse;
+use cache_proto::{PipeResponse, SetError};
 use tokio::time::Instant;
 
 use super::{
@@ -32,6 +32,8 @@ pub(super) struct Flying {
     last_number: u64,
     /// Oldest first.
     batches: Vec<Departed>,
+    /// Stores that were given up. The plugin has not answered them, and may still be at work on them.
+    stuck: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -42,18 +44,34 @@ struct Departed {
 }
 
 /// What an answer was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Landing {
     /// To lookups, and each has its own.
     Gets,
-    /// To stores.
-    Sets,
-    /// To a batch that was answered or given up before. Ignored.
+    /// To stores, whether somebody still waits for them or not. These were not made.
+    Sets(Vec<SetError>),
+    /// To lookups that were given up before, or to what was answered. Ignored.
     Late,
-    /// To none that was ever sent. Ignored.
+    /// To none that was ever sent. Whoever it is for, the stream is of no use.
     Unasked,
     /// Not one for each key. The lookups have failed.
     Miscounted(Miscounted),
+}
+
+/// The stores that are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stores {
+    /// So many batches.
+    UnderWay(usize),
+    /// One was given up that has not been answered. Another would only wait behind it, and take the place of lookups.
+    Stuck,
+}
+
+/// Batches that were given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct GivenUp {
+    pub(super) gets: u32,
+    pub(super) sets: u32,
 }
 
 impl Flying {
@@ -67,8 +85,7 @@ impl Flying {
     /// Hands an answer to those who wait for it.
     pub(super) fn land(&mut self, response: PipeResponse) -> Landing {
         let Some(index) = self.batches.iter().position(|departed| departed.number == response.batch) else {
-            let was_sent = (1..=self.last_number).contains(&response.batch);
-            return if was_sent { Landing::Late } else { Landing::Unasked };
+            return self.land_late(response);
         };
         match self.batches.remove(index).batch {
             Batch::Gets(gets) => match gets.answer(response.gets) {
@@ -76,21 +93,37 @@ impl Flying {
                 Err(miscounted) => Landing::Miscounted(miscounted),
             },
             Batch::Sets(sets) => {
-                sets.answer(response.set_errors);
-                Landing::Sets
+                sets.answer(&response.set_errors);
+                Landing::Sets(response.set_errors)
             }
         }
     }
 
-    /// Gives up the batches that have been under way for `limit`, and says how many of them were lookups.
-    pub(super) fn give_up(&mut self, limit: Duration, now: Instant) -> u32 {
-        let mut lookups = 0;
+    /// An answer to what nobody waits for.
+    fn land_late(&mut self, response: PipeResponse) -> Landing {
+        if let Some(index) = self.stuck.iter().position(|number| *number == response.batch) {
+            self.stuck.remove(index);
+            return Landing::Sets(response.set_errors);
+        }
+        let was_sent = (1..=self.last_number).contains(&response.batch);
+        if was_sent { Landing::Late } else { Landing::Unasked }
+    }
+
+    /// Gives up the batches that have been under way for `limit`.
+    pub(super) fn give_up(&mut self, limit: Duration, now: Instant) -> GivenUp {
+        let mut given_up = GivenUp::default();
         while self.batches.first().is_some_and(|departed| departed.at + limit <= now) {
-            let batch = self.batches.remove(0).batch;
-            lookups += u32::from(matches!(batch, Batch::Gets(_)));
+            let Departed { number, batch, .. } = self.batches.remove(0);
+            match batch {
+                Batch::Gets(_) => given_up.gets += 1,
+                Batch::Sets(_) => {
+                    given_up.sets += 1;
+                    self.stuck.push(number);
+                }
+            }
             batch.fail(Unavailable::TimedOut);
         }
-        lookups
+        given_up
     }
 
     /// Fails all.
@@ -117,9 +150,9 @@ impl Flying {
         self.batches.iter().filter(|departed| matches!(departed.batch, Batch::Gets(_))).count()
     }
 
-    /// How many batches of stores are under way.
-    pub(super) fn sets(&self) -> usize {
-        self.batches.len() - self.gets()
+    /// The stores that are under way.
+    pub(super) fn sets(&self) -> Stores {
+        if self.stuck.is_empty() { Stores::UnderWay(self.batches.len() - self.gets()) } else { Stores::Stuck }
     }
 }
 

@@ -13,19 +13,28 @@
 //! Which way is taken is found out once for each instance of the plugin, by what it says is not implemented.
 //!
 //! A call waits no longer than its timeout, whatever becomes of its batch, and costs nothing once nobody waits for it. A
-//! batch that fails fails its own calls and nobody else's. Nothing is ever sent twice.
+//! batch that fails fails its own calls and nobody else's, unless the stream is of no more use: when it breaks, when it has
+//! an answer to what was never sent, and when the plugin has not answered for so long that it is left alone, all that is on
+//! it fails. Nothing is ever sent twice.
+//!
+//! A store that is not answered in time is not made again, nor is another: the plugin may be at work on it, and what it can
+//! do at a time is for lookups. Stores fail at once until it has answered, or the stream has ended.
 //!
 //! | file | has | does I/O |
 //! |---|---|---|
 //! | [`batch`] | calls that travel as one, who gets which answer | no |
 //! | [`flying`] | batches on their way, which answer is for which | no |
+//! | [`known`] | what is known of an instance: which way calls go, whether they are sent | no |
 //! | [`patience`] | when a plugin that does not answer is left alone | no |
+//! | [`faults`] | what a plugin says of its failures, for the log | no |
 //! | [`pipe`] | one stream to one instance | yes |
 //! | [`driver`] | the task that owns all of it | yes |
 
 mod batch;
 mod driver;
+mod faults;
 mod flying;
+mod known;
 #[cfg(feature = "measure")]
 mod measure;
 mod patience;
@@ -54,6 +63,7 @@ pub use self::measure::Round;
 use self::{
     batch::{Call, Get, Reply, Set},
     driver::Driver,
+    faults::{Failing, Faults},
 };
 use super::Unavailable;
 
@@ -73,8 +83,10 @@ pub(super) struct Line {
     client: CacheClient<PluginChannel>,
     timeout: Duration,
     alone: Arc<Alone>,
+    faults: Arc<Faults>,
     stop: CancellationToken,
-    driver: TaskTracker,
+    /// The driver, and calls that are made alone.
+    tasks: TaskTracker,
 }
 
 /// The instance that takes single calls only, of either kind. Instances are counted from 1; 0 is none. It spares callers
@@ -96,11 +108,13 @@ impl Line {
         let client = CacheClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (gets, waiting_gets) = mpsc::channel(WAITING_GETS);
         let (sets, waiting_sets) = mpsc::channel(WAITING_SETS);
-        let (alone, stop, tasks) = (Arc::default(), CancellationToken::new(), TaskTracker::new());
-        let driver = Driver::new(channel.clone(), client.clone(), timeout, Arc::clone(&alone));
+        let (alone, faults) = (Arc::default(), Arc::default());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let driver =
+            Driver::new(channel.clone(), client.clone(), timeout, Arc::clone(&alone), Arc::clone(&faults));
         tasks.spawn(driver.run(waiting_gets, waiting_sets, stop.clone()));
         tasks.close();
-        Self { gets, sets, channel, client, timeout, alone, stop, driver: tasks }
+        Self { gets, sets, channel, client, timeout, alone, faults, stop, tasks }
     }
 
     /// Looks a key up. Dropping the future gives up.
@@ -108,7 +122,7 @@ impl Line {
         let alone = async |key, deadline| {
             let mut client = self.client.clone();
             let call = single(deadline, GetRequest { key }, |request| client.get(request));
-            call.await
+            self.call_alone(Failing::Lookups, call).await
         };
         self.call(&self.gets, &self.alone.gets, key, alone).await
     }
@@ -117,7 +131,8 @@ impl Line {
     pub(super) async fn set(&self, entry: SetRequest) -> Result<(), Unavailable> {
         let alone = async |entry, deadline| {
             let mut client = self.client.clone();
-            single(deadline, entry, |request| client.set(request)).await.map(drop)
+            let call = single(deadline, entry, |request| client.set(request));
+            self.call_alone(Failing::Stores, call).await.map(drop)
         };
         self.call(&self.sets, &self.alone.sets, entry, alone).await
     }
@@ -126,7 +141,7 @@ impl Line {
     /// stream open afterwards that it would wait for.
     pub(super) async fn close(&self) {
         self.stop.cancel();
-        self.driver.wait().await;
+        self.tasks.wait().await;
     }
 
     async fn call<Q, A>(
@@ -138,7 +153,7 @@ impl Line {
     ) -> Result<A, Unavailable> {
         let deadline = Instant::now() + self.timeout;
         let loner = alone.load(Ordering::Relaxed);
-        if loner != 0 && self.channel.instance() == Some(loner) && !self.stop.is_cancelled() {
+        if loner != 0 && self.channel.instance() == Some(loner) {
             return call_alone(request, deadline).await;
         }
         let (reply, answer) = oneshot::channel();
@@ -155,6 +170,23 @@ impl Line {
             Err(_) => Err(Unavailable::TimedOut),
         }
     }
+
+    async fn call_alone<A>(
+        &self,
+        failing: Failing,
+        call: impl Future<Output = Result<A, Status>>,
+    ) -> Result<A, Unavailable> {
+        // First, so that whoever ends the line waits for this call, or it is not made.
+        let _under_way = self.tasks.token();
+        if self.stop.is_cancelled() {
+            return Err(Unavailable::Down);
+        }
+        let instance = self.channel.instance();
+        call.await.map_err(|status| {
+            self.faults.tell_status(failing, instance, &status, Instant::now());
+            Unavailable::from(&status)
+        })
+    }
 }
 
 /// One call with what is left of its time, which the plugin is told and the channel keeps.
@@ -162,7 +194,7 @@ async fn single<Q, A, F>(
     deadline: Instant,
     message: Q,
     call: impl FnOnce(Request<Q>) -> F,
-) -> Result<A, Unavailable>
+) -> Result<A, Status>
 where
     F: Future<Output = Result<Response<A>, Status>>,
 {

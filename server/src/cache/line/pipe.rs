@@ -21,8 +21,6 @@ const WAITING_TO_LEAVE: usize = 8;
 
 /// A stream that is being opened, or open.
 pub(super) struct Pipe {
-    /// The instance that served when it was opened. The stream may lead to the next one.
-    pub(super) instance: Option<u64>,
     requests: mpsc::Sender<PipeRequest>,
     answers: Answers,
     /// Ends when calls go to another instance, or to none.
@@ -58,14 +56,17 @@ pub(super) enum End {
 }
 
 impl Pipe {
-    /// Begins to open one. Batches can be sent at once.
-    pub(super) fn open(mut client: CacheClient<PluginChannel>, mut channel: PluginChannel) -> Self {
-        let instance = channel.instance();
+    /// Begins to open one while calls go to `instance`. Batches can be sent at once. If calls go elsewhere by now, the stream may
+    /// lead there, and this is [`Happened::Changed`] at once.
+    pub(super) fn open(
+        mut client: CacheClient<PluginChannel>,
+        mut channel: PluginChannel,
+        instance: Option<u64>,
+    ) -> Self {
         let (requests, outgoing) = mpsc::channel(WAITING_TO_LEAVE);
         let opening = async move { client.pipe(ReceiverStream::new(outgoing)).await };
         let changed = async move { _ = channel.instance_changed(instance).await };
         Self {
-            instance,
             requests,
             answers: Answers::Opening(Box::pin(opening)),
             changed: Box::pin(changed),
@@ -104,7 +105,7 @@ impl Pipe {
     }
 
     /// Settles what was on its way when the stream ended with this status.
-    pub(super) fn ended(&mut self, status: Option<Status>) -> End {
+    pub(super) fn ended(&mut self, status: Option<&Status>) -> End {
         match status {
             Some(status) if status.code() == Code::Unimplemented && !self.is_proven => {
                 End::Unimplemented(self.flying.take_back())
@@ -130,7 +131,7 @@ impl Pipe {
             loop {
                 match self.answers.next().await {
                     Happened::Answer(answer) => _ = self.land(answer),
-                    Happened::Ended(status) => return self.ended(status),
+                    Happened::Ended(status) => return self.ended(status.as_ref()),
                     Happened::Changed => {}
                 }
             }

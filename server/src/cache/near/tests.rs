@@ -162,8 +162,8 @@ fn the_last_of_several_questions_grants_the_lease() {
 enum Step {
     /// Somebody asks for a number.
     Look(u8),
-    /// The plugin answers a question.
-    Answer(usize),
+    /// The plugin answers a question: the instance that was asked, or one that has taken over since then.
+    Answer(usize, usize),
     /// The answer arrives.
     Arrive(usize),
     /// This process begins to store a number.
@@ -185,7 +185,7 @@ fn step() -> impl Strategy<Value = Step> {
     let (key, choice) = (0..2_u8, any::<usize>());
     prop_oneof![
         6 => key.clone().prop_map(Step::Look),
-        6 => choice.prop_map(Step::Answer),
+        6 => (choice, choice).prop_map(|(question, instance)| Step::Answer(question, instance)),
         6 => choice.prop_map(Step::Arrive),
         2 => key.clone().prop_map(Step::Store),
         3 => choice.prop_map(Step::Stored),
@@ -200,7 +200,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// A value that the plugin has had; no two are the same.
 #[derive(Clone, Copy, Debug)]
 struct Had {
-    instance: u64,
+    instance: usize,
     expires: Instant,
     max_age: Duration,
     /// When another one came in its place, and whether by a store that this process has waited for.
@@ -216,12 +216,13 @@ struct Store<'a> {
 struct World<'a> {
     near: &'a Near,
     now: Instant,
-    instance: u64,
+    instance: usize,
     is_well: bool,
     had: Vec<Had>,
-    /// The value of each key, an index of `had`.
-    has: [Option<usize>; 2],
-    asked: Vec<(u8, Question)>,
+    /// The value of each key in each instance, an index of `had`. Old ones have theirs, and give them, until they have ended.
+    has: Vec<[Option<usize>; 2]>,
+    /// With the instance that calls went to, well or not. The line gives no question to one that is older.
+    asked: Vec<(u8, usize, Question)>,
     answered: Vec<(Question, Number, Duration)>,
     stores: Vec<Store<'a>>,
     /// Stores that the plugin has made, and not said so yet.
@@ -236,10 +237,10 @@ impl<'a> World<'a> {
         Self {
             near,
             now: Instant::now(),
-            instance: 1,
+            instance: 0,
             is_well: true,
             had: Vec::new(),
-            has: [None; 2],
+            has: vec![[None; 2]],
             asked: Vec::new(),
             answered: Vec::new(),
             stores: Vec::new(),
@@ -252,15 +253,17 @@ impl<'a> World<'a> {
     fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Look(key) => {
-                let instance = self.is_well.then_some(self.instance);
+                // They are counted from 1.
+                let instance = self.is_well.then_some(self.instance as u64 + 1);
                 match self.near.look(n(key), instance, self.now) {
-                    Look::Ask(question) => self.asked.push((key, question)),
+                    Look::Ask(question) => self.asked.push((key, self.instance, question)),
                     Look::Leased(number) => self.check(number)?,
                 }
             }
-            Step::Answer(choice) => {
-                let Some((key, question)) = take(&mut self.asked, choice) else { return Ok(()) };
-                let Some(value) = self.has[usize::from(key)] else { return Ok(()) };
+            Step::Answer(choice, instance) => {
+                let Some((key, asked, question)) = take(&mut self.asked, choice) else { return Ok(()) };
+                let instance = asked + instance % (self.instance + 1 - asked);
+                let Some(value) = self.has[instance][usize::from(key)] else { return Ok(()) };
                 let Had { expires, max_age, .. } = self.had[value];
                 let left = expires.saturating_duration_since(self.now);
                 if !left.is_zero() {
@@ -288,7 +291,7 @@ impl<'a> World<'a> {
             Step::Foreign(key) => self.replace(key, false),
             Step::Restart => {
                 self.instance += 1;
-                self.has = [None; 2];
+                self.has.push([None; 2]);
             }
             Step::Health => self.is_well = !self.is_well,
             Step::Millis(millis) => self.now += Duration::from_millis(millis),
@@ -297,10 +300,10 @@ impl<'a> World<'a> {
     }
 
     fn replace(&mut self, key: u8, awaited: bool) {
-        if let Some(old) = self.has[usize::from(key)] {
+        let has = &mut self.has[self.instance][usize::from(key)];
+        if let Some(old) = has.replace(self.had.len()) {
             self.had[old].replaced = Some((self.now, awaited));
         }
-        self.has[usize::from(key)] = Some(self.had.len());
         // Shorter than the lease now and then.
         let seed = self.had.len() as u64;
         self.had.push(Had {
@@ -347,9 +350,14 @@ fn what_the_world_grants_it_uses() {
     let near = Near::new();
     let mut world = World::new(&near);
     for _ in 0..100 {
-        for step in
-            [Step::Store(0), Step::Stored(0), Step::Done(0), Step::Look(0), Step::Answer(0), Step::Arrive(0)]
-        {
+        for step in [
+            Step::Store(0),
+            Step::Stored(0),
+            Step::Done(0),
+            Step::Look(0),
+            Step::Answer(0, 0),
+            Step::Arrive(0),
+        ] {
             world.step(step).unwrap();
         }
         world.step(Step::Look(0)).unwrap();

@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use tokio::time;
 
+mod known;
 mod parts;
-mod peer;
+pub(super) mod peer;
 mod sockets;
 
 /// Waits until it is so.

@@ -12,25 +12,27 @@ use tonic::Code;
 
 use super::super::{
     batch::{Call, Get, Gets, Miscounted, Reply, Set, Sets},
-    flying::{Batch, Calls, Flying, Landing},
+    flying::{Batch, Calls, Flying, GivenUp, Landing, Stores},
 };
 use crate::cache::Unavailable;
 
-type Answer = oneshot::Receiver<Reply<String, GetResponse>>;
+pub(super) type Answer = oneshot::Receiver<Reply<String, GetResponse>>;
 
-fn get(key: &str) -> (Get, Answer) {
+pub(super) fn get(key: &str) -> (Get, Answer) {
     let (reply, answer) = oneshot::channel();
     (Call { request: key.into(), reply }, answer)
 }
 
-fn set(key: &str, value_bytes: usize) -> (Set, oneshot::Receiver<Reply<SetRequest, ()>>) {
+type Stored = oneshot::Receiver<Reply<SetRequest, ()>>;
+
+pub(super) fn set(key: &str, value_bytes: usize) -> (Set, Stored) {
     let (reply, answer) = oneshot::channel();
     let request = SetRequest { key: key.into(), value: vec![0; value_bytes].into(), ttl: None };
     (Call { request, reply }, answer)
 }
 
 /// What the plugin has for a key.
-fn value_of(key: &str) -> GetResponse {
+pub(super) fn value_of(key: &str) -> GetResponse {
     let hit = Hit { value: format!("value of {key}").into(), ..Hit::default() };
     GetResponse { outcome: Some(Outcome::Hit(hit)) }
 }
@@ -70,7 +72,7 @@ fn stores_fail_one_by_one() {
     // The order decides which of two for one key counts.
     assert_eq!(sets.entries().iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["a", "b", "a"]);
     let error = |index, code: Code| SetError { index, code: code.into(), message: String::new() };
-    sets.answer(vec![error(1, Code::ResourceExhausted), error(7, Code::Internal), error(u32::MAX, Code::Ok)]);
+    sets.answer(&[error(1, Code::ResourceExhausted), error(7, Code::Internal), error(u32::MAX, Code::Ok)]);
     let replies: Vec<_> = answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect();
     let failed = Reply::Unavailable(failed(Code::ResourceExhausted));
     assert_eq!(replies, [Reply::Answered(()), failed, Reply::Answered(())]);
@@ -102,6 +104,22 @@ fn answers_to_batches_that_are_gone_or_never_were_change_nothing() {
     assert_eq!(flying.land(response(number)), Landing::Late);
     assert_eq!(answer.try_recv(), Ok(Reply::Answered(value_of("a"))));
     assert_eq!(flying.oldest(), None);
+}
+
+#[test]
+fn stores_that_were_given_up_are_under_way_until_they_are_answered() {
+    let now = Instant::now();
+    let mut flying = Flying::default();
+    let (call, mut stored) = set("a", 1);
+    let number = flying.depart(Batch::Sets(Sets::gather(&mut vec![call], 1_000)), now);
+    assert_eq!(flying.give_up(LIMIT, now + LIMIT), GivenUp { gets: 0, sets: 1 });
+    assert_eq!(stored.try_recv(), Ok(Reply::Unavailable(Unavailable::TimedOut)));
+    assert_eq!((flying.sets(), flying.oldest()), (Stores::Stuck, None));
+    let error = SetError { index: 0, code: Code::Internal.into(), message: "the disk is full".into() };
+    let response = PipeResponse { batch: number, gets: vec![], set_errors: vec![error.clone()] };
+    assert_eq!(flying.land(response.clone()), Landing::Sets(vec![error]));
+    assert_eq!(flying.sets(), Stores::UnderWay(0));
+    assert_eq!(flying.land(response), Landing::Late);
 }
 
 /// Something that happens on the line.
@@ -290,7 +308,8 @@ proptest! {
         }
         prop_assert_eq!(keys, staying);
         for response in sent.into_iter().rev() {
-            prop_assert_eq!(flying.land(response), Landing::Sets);
+            let not_stored = response.set_errors.clone();
+            prop_assert_eq!(flying.land(response), Landing::Sets(not_stored));
         }
         for (fails, mut answer) in answers {
             let expected =

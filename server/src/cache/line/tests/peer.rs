@@ -1,10 +1,9 @@
 //! A plugin that the test plays: what comes in is handed to the test, which answers when and what it likes.
 
 use std::{
-    path::PathBuf,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -22,7 +21,7 @@ use tempfile::TempDir;
 use tokio::{
     net::UnixListener,
     runtime::{self, Runtime},
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time,
 };
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
@@ -33,9 +32,12 @@ use super::super::Line;
 /// Longer than anything here should take, so that a test that hangs says so.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// More than there are calls at a time.
+pub(super) const PERMITS: usize = 1_000;
+
 /// The methods that a plugin has beside Get and Set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Methods {
+pub(in super::super) enum Methods {
     Single,
     Many,
     Pipe,
@@ -63,32 +65,45 @@ pub(super) struct Counts {
 }
 
 /// The plugin's end.
-pub(super) struct Peer {
+pub(in super::super) struct Peer {
     directory: TempDir,
     methods: Methods,
     /// A run time of its own, since its end is the end of all connections.
     runtime: Option<Runtime>,
     pub(super) arrivals: mpsc::UnboundedReceiver<Arrival>,
     pub(super) counts: Arc<Counts>,
+    /// What all calls but those of streams fail with.
+    pub(super) fault: Arc<Mutex<Option<Status>>>,
+    /// Each call but those of streams needs one, for as long as it takes.
+    pub(super) permits: Arc<Semaphore>,
 }
 
 impl Peer {
-    pub(super) fn start(methods: Methods) -> Self {
+    pub(in super::super) fn start(methods: Methods) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let counts = Arc::default();
-        let (runtime, arrivals) = serve(directory.path().join("socket"), methods, Arc::clone(&counts));
-        Self { directory, methods, runtime: Some(runtime), arrivals, counts }
+        let (tell, arrivals) = mpsc::unbounded_channel();
+        let (counts, fault) = (Arc::default(), Arc::default());
+        let permits = Arc::new(Semaphore::new(PERMITS));
+        let mut peer = Self { directory, methods, runtime: None, arrivals, counts, fault, permits };
+        peer.serve(tell);
+        peer
     }
 
     /// A line to it.
     pub(super) async fn line(&self, timeout: Duration) -> (Line, Supervised) {
+        let plugin = self.supervised().await;
+        (Line::new(plugin.channel(), timeout), plugin)
+    }
+
+    /// A host of it, which it serves.
+    pub(in super::super) async fn supervised(&self) -> Supervised {
         let address = format!("unix:{}", self.directory.path().join("socket").display());
         let attach = Attach::to(address.parse().unwrap(), crate::cache::contract());
         let probe = Probe { interval: Duration::from_millis(20), ..Probe::default() };
         let plugin = Supervisor::attach(attach).probe(probe).start();
         let mut channel = plugin.channel();
         time::timeout(LIMIT, channel.instance_changed(None)).await.unwrap();
-        (Line::new(plugin.channel(), timeout), plugin)
+        plugin
     }
 
     /// Dies: all connections break.
@@ -99,9 +114,29 @@ impl Peer {
 
     /// Lives again after it has died.
     pub(super) fn live(&mut self) {
-        let socket = self.directory.path().join("socket");
-        let (runtime, arrivals) = serve(socket, self.methods, Arc::clone(&self.counts));
-        (self.runtime, self.arrivals) = (Some(runtime), arrivals);
+        let (tell, arrivals) = mpsc::unbounded_channel();
+        self.arrivals = arrivals;
+        self.serve(tell);
+    }
+
+    fn serve(&mut self, tell: mpsc::UnboundedSender<Arrival>) {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = {
+            let _of_that_runtime = runtime.enter();
+            UnixListener::bind(self.directory.path().join("socket")).unwrap()
+        };
+        let service = CacheServer::new(Served {
+            methods: self.methods,
+            tell,
+            counts: Arc::clone(&self.counts),
+            fault: Arc::clone(&self.fault),
+            permits: Arc::clone(&self.permits),
+        });
+        runtime.spawn(async move {
+            let serving = Server::builder().add_service(service);
+            serving.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
+        });
+        self.runtime = Some(runtime);
     }
 
     pub(super) async fn arrival(&mut self) -> Arrival {
@@ -136,25 +171,6 @@ impl Drop for Peer {
     }
 }
 
-fn serve(
-    socket: PathBuf,
-    methods: Methods,
-    counts: Arc<Counts>,
-) -> (Runtime, mpsc::UnboundedReceiver<Arrival>) {
-    let (tell, arrivals) = mpsc::unbounded_channel();
-    let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = {
-        let _of_that_runtime = runtime.enter();
-        UnixListener::bind(socket).unwrap()
-    };
-    let service = CacheServer::new(Served { methods, tell, counts });
-    runtime.spawn(async move {
-        let serving = Server::builder().add_service(service);
-        serving.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
-    });
-    (runtime, arrivals)
-}
-
 /// The right answer.
 pub(super) fn right(request: &PipeRequest) -> PipeResponse {
     let gets = request.gets.iter().map(|key| value_of(key)).collect();
@@ -171,6 +187,8 @@ struct Served {
     methods: Methods,
     tell: mpsc::UnboundedSender<Arrival>,
     counts: Arc<Counts>,
+    fault: Arc<Mutex<Option<Status>>>,
+    permits: Arc<Semaphore>,
 }
 
 impl Served {
@@ -178,28 +196,34 @@ impl Served {
         count.fetch_add(1, Ordering::SeqCst);
         if self.methods < needs { Err(Status::unimplemented("no such method")) } else { Ok(()) }
     }
+
+    async fn single(&self, count: &AtomicUsize, needs: Methods) -> Result<(), Status> {
+        self.called(count, needs)?;
+        let _permit = self.permits.acquire().await.unwrap();
+        self.fault.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
 }
 
 #[tonic::async_trait]
 impl Cache for Served {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        self.called(&self.counts.get, Methods::Single)?;
+        self.single(&self.counts.get, Methods::Single).await?;
         Ok(Response::new(value_of(&request.into_inner().key)))
     }
 
     async fn set(&self, _: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {
-        self.called(&self.counts.set, Methods::Single)?;
+        self.single(&self.counts.set, Methods::Single).await?;
         Ok(Response::new(SetResponse {}))
     }
 
     async fn get_many(&self, request: Request<GetManyRequest>) -> Result<Response<GetManyResponse>, Status> {
-        self.called(&self.counts.get_many, Methods::Many)?;
+        self.single(&self.counts.get_many, Methods::Many).await?;
         let results = request.into_inner().keys.iter().map(|key| value_of(key)).collect();
         Ok(Response::new(GetManyResponse { results }))
     }
 
     async fn set_many(&self, _: Request<SetManyRequest>) -> Result<Response<SetManyResponse>, Status> {
-        self.called(&self.counts.set_many, Methods::Many)?;
+        self.single(&self.counts.set_many, Methods::Many).await?;
         Ok(Response::new(SetManyResponse {}))
     }
 

@@ -6,12 +6,13 @@ use std::{
 };
 
 use cache_proto::{GetResponse, PipeRequest, PipeResponse, SetError, SetRequest};
+use plugin_testkit::Logged;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Status};
 
 use super::{
     super::{Line, WAITING_GETS, WAITING_SETS},
-    peer::{Arrival, Methods, Peer, right, value_of},
+    peer::{Arrival, Methods, PERMITS, Peer, right, value_of},
 };
 use crate::cache::Unavailable;
 
@@ -20,6 +21,9 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// For calls that are to end by themselves.
 const SHORT: Duration = Duration::from_millis(50);
+
+/// For calls of which some are to end by themselves, and others are not.
+const PATIENT: Duration = Duration::from_millis(500);
 
 const INTERNAL: Unavailable = Unavailable::Failed(Code::Internal);
 
@@ -273,6 +277,75 @@ async fn plugin_that_does_not_answer_is_soon_not_asked_and_asked_again_later() {
 }
 
 #[tokio::test]
+async fn plugin_whose_trial_has_no_answer_that_fits_is_tried_again() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(SHORT).await;
+    while line.get("hung".into()).await != Err(Unavailable::Down) {}
+    while peer.arrivals.try_recv().is_ok() {}
+    let recovers = async {
+        while line.get("back".into()).await != Ok(value_of("back")) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let answers_at_last = async {
+        let trial = loop {
+            if let Arrival::Batch(batch, answers) = peer.arrival().await
+                && batch.gets == ["back"]
+            {
+                break answers;
+            }
+        };
+        trial.send(Ok(PipeResponse { batch: 99, ..PipeResponse::default() })).await.unwrap();
+        peer.work().await;
+    };
+    tokio::select! {
+        recovered = tokio::time::timeout(LONG / 2, recovers) => recovered.expect("it is never asked again"),
+        () = answers_at_last => panic!("the plugin has ended"),
+    }
+}
+
+#[tokio::test]
+async fn plugin_whose_stores_hang_has_one_and_looks_up_all_the_while() {
+    let log = Logged::begin();
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(PATIENT).await;
+    let (stuck, hung) = std::sync::mpsc::channel();
+    let arrivals = &mut peer.arrivals;
+    let works = async {
+        while let Some(arrival) = arrivals.recv().await {
+            match arrival {
+                Arrival::Batch(batch, answers) if batch.sets.is_empty() => {
+                    answers.send(Ok(right(&batch))).await.unwrap();
+                }
+                Arrival::Batch(batch, answers) => stuck.send((batch, answers)).unwrap(),
+                Arrival::End(_) => panic!("the stream has ended"),
+            }
+        }
+    };
+    let uses = async {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENT * 3 {
+            let stored = line.set(SetRequest { key: "a".into(), ..SetRequest::default() }).await;
+            assert!(matches!(stored, Err(Unavailable::TimedOut | Unavailable::Overloaded)), "{stored:?}");
+            assert_eq!(line.get("a".into()).await, Ok(value_of("a")));
+        }
+        let (batch, answers) = hung.try_recv().unwrap();
+        assert!(hung.try_recv().is_err(), "it has more than one");
+        answers.send(Ok(right(&batch))).await.unwrap();
+        // Then there is another.
+        while line.set(SetRequest::default()).await == Err(Unavailable::Overloaded) {}
+        assert!(hung.try_recv().is_ok());
+        let warned =
+            log.lines().into_iter().filter(|line| line.message().contains("does not answer a store"));
+        assert_eq!(warned.count(), 1);
+    };
+    tokio::select! {
+        () = uses => {}
+        () = works => panic!("the plugin has ended"),
+    }
+}
+
+#[tokio::test]
 async fn ways_are_found_out_once() {
     for (methods, expected) in [
         // Get, Set, GetMany, SetMany, Pipe.
@@ -348,6 +421,112 @@ async fn unused_stream_is_ended_and_another_opened_when_needed() {
         assert!(matches!(peer.arrival().await, Arrival::End(_)));
         assert_eq!(peer.counts.pipe.load(Ordering::SeqCst), streams);
     }
+}
+
+#[tokio::test]
+async fn stream_is_ended_a_second_after_its_last_use_however_long_calls_may_take() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let lookup = ask(&line, "a");
+    let (batch, answers) = peer.batch().await;
+    // It was looked for once what is unused, and this was not.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    answers.send(Ok(right(&batch))).await.unwrap();
+    lookup.await.unwrap().unwrap();
+    assert!(matches!(peer.arrival().await, Arrival::End(_)));
+}
+
+/// The lines about what fails, by what is said.
+fn said<'a>(lines: &'a [plugin_testkit::Line], message: &str) -> Vec<&'a str> {
+    lines.iter().filter(|line| line.message() == message).map(|line| line.field("said")).collect()
+}
+
+#[tokio::test]
+async fn log_says_once_why_entries_were_not_stored() {
+    let log = Logged::begin();
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    let full = "the disk is full\n\u{1b}[31m".to_owned() + &"!".repeat(1_000);
+    for (code, message) in [
+        (Code::Internal, full.as_str()),
+        (Code::Internal, "the disk is full"),
+        (Code::PermissionDenied, "not allowed"),
+        (Code::Internal, "the disk is full"),
+    ] {
+        let stored = store(&line, "a");
+        let (batch, answers) = peer.batch().await;
+        let error = SetError { index: 0, code: code.into(), message: message.into() };
+        let response = PipeResponse { batch: batch.batch, gets: vec![], set_errors: vec![error] };
+        answers.send(Ok(response)).await.unwrap();
+        assert_eq!(stored.await.unwrap(), Err(Unavailable::Failed(code)));
+    }
+    let lines = log.lines();
+    let said = said(&lines, "the cache plugin fails to store");
+    let [long, other] = said[..] else { panic!("{said:?}") };
+    assert!(long.starts_with("the disk is full\\n\\u{1b}[31m!!!") && long.ends_with("!…"), "{long}");
+    assert!(long.len() < 400);
+    assert_eq!(other, "not allowed");
+}
+
+#[tokio::test]
+async fn log_says_once_why_calls_fail_whatever_way_they_take() {
+    for methods in [Methods::Single, Methods::Many] {
+        let log = Logged::begin();
+        let peer = Peer::start(methods);
+        let (line, _plugin) = peer.line(LONG).await;
+        *peer.fault.lock().unwrap() = Some(Status::data_loss("row 17 is damaged"));
+        for _ in 0..3 {
+            assert_eq!(line.get("17".into()).await, Err(Unavailable::Failed(Code::DataLoss)));
+            let stored = line.set(SetRequest { key: "17".into(), ..SetRequest::default() }).await;
+            assert_eq!(stored, Err(Unavailable::Failed(Code::DataLoss)));
+        }
+        line.close().await;
+        for message in ["the cache plugin fails to look up", "the cache plugin fails to store"] {
+            assert_eq!(said(&log.lines(), message), ["row 17 is damaged"], "{methods:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn log_says_once_that_lookups_fail_and_why_a_stream_has_ended() {
+    let log = Logged::begin();
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    for _ in 0..3 {
+        let lookup = ask(&line, "a");
+        let (batch, answers) = peer.batch().await;
+        answers.send(Ok(PipeResponse { batch: batch.batch, ..PipeResponse::default() })).await.unwrap();
+        assert_eq!(lookup.await.unwrap(), Err(INTERNAL));
+        let lookup = ask(&line, "a");
+        peer.batch().await;
+        answers.send(Err(Status::data_loss("it is broken"))).await.unwrap();
+        assert_eq!(lookup.await.unwrap(), Err(Unavailable::Failed(Code::DataLoss)));
+        assert!(matches!(peer.arrival().await, Arrival::End(_)));
+    }
+    let lines = log.lines();
+    assert_eq!(said(&lines, "the cache plugin fails to look up").len(), 1);
+    assert_eq!(said(&lines, "the cache plugin has ended its stream with an error"), ["it is broken"]);
+}
+
+#[tokio::test]
+async fn closed_line_waits_for_calls_that_are_made_alone() {
+    let peer = Peer::start(Methods::Single);
+    let (line, _plugin) = peer.line(LONG).await;
+    assert!(line.get("this finds the way".into()).await.is_ok());
+    let held = peer.permits.acquire_many(PERMITS as u32).await.unwrap();
+    let asking = ask(&line, "slow");
+    super::until(|| peer.counts.get.load(Ordering::SeqCst) == 2).await;
+    let mut closing = tokio::spawn({
+        let line = line.clone();
+        async move { line.close().await }
+    });
+    super::until(|| line.gets.is_closed()).await;
+    assert_eq!(line.get("late".into()).await, Err(Unavailable::Down));
+    assert!(tokio::time::timeout(SHORT, &mut closing).await.is_err(), "it has not waited");
+    drop(held);
+    assert_eq!(asking.await.unwrap(), Ok(value_of("slow")));
+    closing.await.unwrap();
+    assert_eq!(peer.counts.get.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
