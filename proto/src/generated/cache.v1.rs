@@ -99,8 +99,8 @@ pub struct PipeResponse {
     /// Number of the batch that this answers.
     #[prost(uint64, tag = "1")]
     pub batch: u64,
-    /// One result for each key, in the order of the request; for a key that breaks a limit, one with neither hit nor
-    /// miss. None at all if the lookups have failed: that is no miss, but a fault, of this batch alone.
+    /// One result for each key, in the order of the request; for a key that breaks a limit, or whose lookup has failed, one
+    /// with neither hit nor miss. None at all if all have failed: that is no miss, but a fault, of this batch alone.
     #[prost(message, repeated, tag = "2")]
     pub gets: ::prost::alloc::vec::Vec<GetResponse>,
     /// The entries that were not stored. All others were.
@@ -371,11 +371,12 @@ pub mod cache_client {
         ///   - End the stream with OK once the host has ended its side and everything is answered. A host does so when it
         ///     stops the plugin, has another instance take over, or has had nothing to ask for a second; it opens another
         ///     stream if there is more.
-        /// The host gives up on a batch after its own time limit, and ignores a response that comes later or is the second
-        /// one to a request. Stores that it has given up on are under way for it all the same, until they are answered or the
-        /// stream ends: so long it sends no others on it. A stream that ends with an error fails the batches that are open on
-        /// it and nothing else; the next one opens a new stream. The host itself ends a stream so when a response belongs to no
-        /// request, and when several batches of lookups in a row were not answered.
+        /// The host gives up on a batch after its own time limit, and ignores a response that comes later or is the second one
+        /// to a request. Stores that it has given up on are under way for it all the same, until they are answered or the
+        /// stream ends: so long it sends no others on it, and opens another stream after ten seconds. A stream that ends with
+        /// an error fails the batches that are open on it and nothing else; the next one opens a new stream. The host itself
+        /// ends a stream so when a response belongs to no request, and when several batches of lookups in a row were not
+        /// answered.
         pub async fn pipe(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::PipeRequest>,
@@ -508,11 +509,12 @@ pub mod cache_server {
         ///   - End the stream with OK once the host has ended its side and everything is answered. A host does so when it
         ///     stops the plugin, has another instance take over, or has had nothing to ask for a second; it opens another
         ///     stream if there is more.
-        /// The host gives up on a batch after its own time limit, and ignores a response that comes later or is the second
-        /// one to a request. Stores that it has given up on are under way for it all the same, until they are answered or the
-        /// stream ends: so long it sends no others on it. A stream that ends with an error fails the batches that are open on
-        /// it and nothing else; the next one opens a new stream. The host itself ends a stream so when a response belongs to no
-        /// request, and when several batches of lookups in a row were not answered.
+        /// The host gives up on a batch after its own time limit, and ignores a response that comes later or is the second one
+        /// to a request. Stores that it has given up on are under way for it all the same, until they are answered or the
+        /// stream ends: so long it sends no others on it, and opens another stream after ten seconds. A stream that ends with
+        /// an error fails the batches that are open on it and nothing else; the next one opens a new stream. The host itself
+        /// ends a stream so when a response belongs to no request, and when several batches of lookups in a row were not
+        /// answered.
         async fn pipe(
             &self,
             request: tonic::Request<tonic::Streaming<super::PipeRequest>>,

@@ -36,6 +36,9 @@ const SET_BATCH_BYTES: usize = 1 << 20;
 /// A stream that was not used for so long is ended, so that a plugin that nobody needs can be seen to be idle.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// A stream whose stores were not answered for so long is left for another, as an answer may have been lost.
+const STUCK: Duration = Duration::from_secs(10);
+
 pub(super) struct Driver {
     channel: PluginChannel,
     client: CacheClient<PluginChannel>,
@@ -342,8 +345,10 @@ impl Driver {
         if sets > 0 && self.known.instance().is_some() {
             self.faults.tell_stuck(self.known.instance(), now);
         }
-        let oldest = self.pipe.as_ref()?.flying.oldest();
-        if oldest.is_none() && self.last_sent + IDLE <= now {
+        let flying = &self.pipe.as_ref()?.flying;
+        let oldest = flying.oldest();
+        let is_idle = oldest.is_none() && self.last_sent + IDLE <= now;
+        if is_idle || flying.stuck_since().is_some_and(|since| since + STUCK <= now) {
             self.retire();
             return None;
         }
@@ -479,6 +484,7 @@ async fn set_many(
 
 #[cfg(test)]
 mod tests {
+    use cache_proto::SetRequest;
     use plugin_sdk::host::Supervised;
     use tokio::sync::oneshot;
 
@@ -508,6 +514,13 @@ mod tests {
         answer
     }
 
+    fn store(driver: &mut Driver) -> oneshot::Receiver<Reply<SetRequest, ()>> {
+        let (reply, answer) = oneshot::channel();
+        driver.waiting.sets.push(Call { request: SetRequest::default(), reply });
+        driver.send();
+        answer
+    }
+
     #[tokio::test]
     async fn nothing_is_put_on_a_stream_to_an_instance_that_calls_go_to_no_more() {
         let peer = Peer::start(Methods::Pipe);
@@ -519,6 +532,24 @@ mod tests {
         assert_eq!(driver.retiring.len(), 1, "the old stream is ended in order");
         assert_eq!(driver.pipe.as_ref().map(|pipe| pipe.flying.gets()), Some(1));
         assert!(old.try_recv().is_err(), "it may still be answered");
+    }
+
+    #[tokio::test]
+    async fn stores_that_are_never_answered_do_not_stop_others_for_ever() {
+        let peer = Peer::start(Methods::Pipe);
+        let (mut driver, _plugin) = driver(&peer).await;
+        let (now, limit) = (Instant::now(), Duration::from_secs(60));
+        let mut lost = store(&mut driver);
+        // Lookups keep the stream in use.
+        driver.last_sent = now + 3 * limit;
+        driver.look_at_the_clock(now + 2 * limit);
+        assert_eq!(lost.try_recv(), Ok(Reply::Unavailable(Unavailable::TimedOut)));
+        let mut refused = store(&mut driver);
+        assert_eq!(refused.try_recv(), Ok(Reply::Unavailable(Unavailable::Overloaded)));
+        driver.look_at_the_clock(now + 2 * limit + STUCK);
+        let mut sent = store(&mut driver);
+        assert!(sent.try_recv().is_err(), "it is under way");
+        assert_eq!(driver.retiring.len(), 1);
     }
 
     #[tokio::test]

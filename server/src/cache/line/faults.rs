@@ -70,7 +70,9 @@ impl Faults {
     /// Logs that this instance has not answered stores in time, if that is news.
     pub(super) fn tell_stuck(&self, instance: Option<u64>, now: Instant) {
         if self.is_news(Failing::Stores, instance, Code::DeadlineExceeded, now) {
-            warn!("the cache plugin does not answer a store; no more is stored until it has");
+            warn!(
+                "the cache plugin does not answer a store; no more is stored until it has, for 10 s at most"
+            );
         }
     }
 

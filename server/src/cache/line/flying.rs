@@ -32,8 +32,8 @@ pub(super) struct Flying {
     last_number: u64,
     /// Oldest first.
     batches: Vec<Departed>,
-    /// Stores that were given up. The plugin has not answered them, and may still be at work on them.
-    stuck: Vec<u64>,
+    /// Stores that were given up, and when. The plugin has not answered them, and may still be at work on them.
+    stuck: Vec<(u64, Instant)>,
 }
 
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Flying {
 
     /// An answer to what nobody waits for.
     fn land_late(&mut self, response: PipeResponse) -> Landing {
-        if let Some(index) = self.stuck.iter().position(|number| *number == response.batch) {
+        if let Some(index) = self.stuck.iter().position(|(number, _)| *number == response.batch) {
             self.stuck.remove(index);
             return Landing::Sets(response.set_errors);
         }
@@ -118,7 +118,7 @@ impl Flying {
                 Batch::Gets(_) => given_up.gets += 1,
                 Batch::Sets(_) => {
                     given_up.sets += 1;
-                    self.stuck.push(number);
+                    self.stuck.push((number, now));
                 }
             }
             batch.fail(Unavailable::TimedOut);
@@ -143,6 +143,11 @@ impl Flying {
     /// When the oldest left.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.batches.first().map(|departed| departed.at)
+    }
+
+    /// When the first stores were given up that may still be worked on.
+    pub(super) fn stuck_since(&self) -> Option<Instant> {
+        self.stuck.first().map(|(_, at)| *at)
     }
 
     /// How many batches of lookups are under way.
