@@ -47,7 +47,6 @@ mod backoff;
 mod fault;
 mod greeting;
 mod link;
-mod refusal;
 mod service;
 mod store;
 

@@ -8,13 +8,11 @@ use redis::{Cmd, Pipeline, Value};
 
 use crate::fault::Fault;
 use crate::link::Link;
-use crate::refusal::Refusal;
 
 /// All keys with a prefix, in the Redis at the end of a link.
 pub(crate) struct Store {
     link: Link,
     prefix: Prefix,
-    refusal: Refusal,
 }
 
 /// What the names of all entries begin with.
@@ -31,7 +29,7 @@ pub(crate) struct Found {
 
 impl Store {
     pub(crate) fn new(link: Link, prefix: Prefix) -> Self {
-        Self { link, prefix, refusal: Refusal::default() }
+        Self { link, prefix }
     }
 
     /// Looks keys up, one result for each: in one round trip, unless they are very many. What would not fit into one
@@ -77,12 +75,9 @@ impl Store {
     /// Looks into the first fault of stores, if there is one: to be full is none.
     fn notice(&self, results: &[Result<(), Fault>]) {
         let mut faults = results.iter().filter_map(|result| result.as_ref().err());
-        let Some(fault) = faults.find(|fault| **fault != Fault::Full) else { return self.refusal.ends() };
-        // What is wrong with Redis as a whole is for the link to tell.
-        if !fault.is_of_all() {
-            self.refusal.lasts(fault);
+        if let Some(fault) = faults.find(|fault| **fault != Fault::Full) {
+            self.link.notice(fault.clone());
         }
-        self.link.notice(fault.clone());
     }
 
     /// Removes what Redis had no room for: a cache may forget, but not remember what has been replaced.
