@@ -1,5 +1,5 @@
-//! The least that two processes can do to look keys up: frames with a length on a Unix socket, read and written by
-//! blocking calls.
+//! The least that two processes that sleep between messages can do to look keys up: frames with a length on a Unix socket,
+//! read and written by blocking calls.
 //!
 //! ```text
 //! request   length u32 | value bytes u32 | for each key:   length u8, key
