@@ -9,7 +9,8 @@ use prost::Message;
 
 use crate::cache::{Cache, read};
 
-/// What is wrong on a stream. What ends it, does so in the middle: one batch has been answered, and another has not.
+/// What is wrong on a stream. What ends it, does so in the middle: two batches have been answered, and another has not. Two, so
+/// that a client alone has a hit at last: with one, that might be its store each time, and what ends the stream its lookup.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum PipeFault {
     /// Nothing.
@@ -60,10 +61,11 @@ pub(crate) async fn serve(
     mut messages: Messages,
     answers: Answers,
 ) -> Result<(), Code> {
-    let mut is_first = true;
+    let mut answered = 0_u64;
     while let Some(message) = messages.next().await {
         let mut answer = answer(cache, read(&message)?);
-        let is_in_the_middle = !std::mem::replace(&mut is_first, false);
+        let is_in_the_middle = answered >= 2;
+        answered += 1;
         match fault {
             PipeFault::WrongNumber => answer.batch += 1_000_000,
             PipeFault::TooFew => _ = answer.gets.pop(),
