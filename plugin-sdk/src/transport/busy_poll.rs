@@ -84,9 +84,9 @@ impl BusyPoll {
         self.state = match self.state {
             State::Off => State::Off,
             State::Skipping { writes: writes @ 1.. } => State::Skipping { writes: writes - 1 },
-            State::Skipping { writes: 0 } | State::Quiet | State::Looking { .. } => {
-                State::Looking { since: now() }
-            }
+            State::Skipping { writes: 0 } | State::Quiet => State::Looking { since: now() },
+            // From the first on that has no answer: to write and write is not to be answered.
+            looking @ State::Looking { .. } => looking,
         };
         matches!(self.state, State::Looking { .. })
     }
@@ -197,6 +197,18 @@ mod tests {
             poll.ends(|| now + LATE);
         }
         assert!(!poll.starts(|| now));
+    }
+
+    #[test]
+    fn who_is_written_to_and_never_answers_is_hardly_looked_for() {
+        let (mut poll, mut clock) = (quiet(), Instant::now());
+        let mut looks = 0;
+        for _ in 0..100_000 {
+            poll.starts(|| clock);
+            clock += MOMENT / 4;
+            looks += u32::from(poll.goes_on(|| clock));
+        }
+        assert!(looks <= 1000, "{looks}");
     }
 
     #[test]
