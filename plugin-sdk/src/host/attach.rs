@@ -14,7 +14,7 @@ use super::guest::{Guest, translation_by};
 use super::launch::{SHUTDOWN_GRACE, Security};
 #[cfg(feature = "plugin")]
 use super::link::Link;
-use super::link::{Reopen, Target, Unreachable};
+use super::link::{Once, Reopen, Target, Unreachable};
 use super::log::Source;
 use super::logbook::LogBook;
 use super::output::Output;
@@ -252,7 +252,9 @@ impl Attach {
         let (place, own_dir) = self.place()?;
         let means = Means { place, tls, mux: None, translation };
         let peer = if self.peer_check { pid.map_or(Peer::SameUser, Peer::Tree) } else { Peer::Anyone };
-        let target = Target { address: address.clone(), peer, exit: guest.as_ref().map(Guest::exit) };
+        let (exit, is_known) = (guest.as_ref().map(Guest::exit), guest.is_some() || process.is_some());
+        let once = (!is_known && self.reopen == Reopen::No).then(Once::default);
+        let target = Target { address: address.clone(), peer, exit, once };
         let deadline = Instant::now() + self.timeout;
         let reached = tokio::time::timeout_at(deadline, target.reach(means, false, deadline)).await;
         let link = match reached {
@@ -328,8 +330,11 @@ impl Plugin {
         let (address, since) = (PluginAddress::Memory, Instant::now());
         let place = Place::Unix { dir: socket_dir.path().to_path_buf(), group: None };
         let means = Means { place, tls: None, mux: None, translation: Translation::default() };
-        let reached =
-            tokio::time::timeout(CONNECT_TIMEOUT, Link::over(dial, means, since + CONNECT_TIMEOUT)).await;
+        let reached = tokio::time::timeout(
+            CONNECT_TIMEOUT,
+            Link::over(dial, means, CancellationToken::new(), since + CONNECT_TIMEOUT),
+        )
+        .await;
         let link = match reached {
             Ok(reached) => reached.map_err(|unreachable| unreachable.at(address.clone()))?,
             Err(_) => return Err(AttachError::TimedOut { address, after: CONNECT_TIMEOUT }),

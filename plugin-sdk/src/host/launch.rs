@@ -682,6 +682,7 @@ impl Announced {
             address: address.clone(),
             peer: if instance.launch.peer_check { run.peer() } else { Peer::Anyone },
             exit: Some(run.exit()),
+            once: None,
         };
         // On the heap: connecting holds TLS and HTTP/2 in the making, which is much for a caller's stack.
         let reach = Box::pin(target.reach(means, instance.launch.multiplexing, instance.deadline));

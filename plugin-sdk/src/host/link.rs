@@ -1,6 +1,8 @@
 //! The connections between a host and one plugin, whoever has started it: channel, broker, stdio.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -38,6 +40,15 @@ pub(super) struct Target {
     pub(super) peer: Peer,
     /// The plugin's process; after its end nothing is dialled, as something else may listen there.
     pub(super) exit: Option<watch::Receiver<Option<Exit>>>,
+    /// For one whose process nobody knows: it is dialled once, as another may listen there by the next time.
+    pub(super) once: Option<Once>,
+}
+
+/// Lets one connection be made, and takes an attempt at a second for a sign that the first was lost.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Once {
+    is_over: Arc<AtomicBool>,
+    lost: CancellationToken,
 }
 
 /// A plugin that answers.
@@ -45,7 +56,7 @@ pub(super) struct Target {
 pub(super) struct Link {
     pub(super) channel: Channel,
     pub(super) broker: Broker,
-    /// Cancelled when the connection has broken, as far as the broker's stream tells.
+    /// Cancelled when the connection has broken, as far as the broker's stream or [`Once`] tells.
     pub(super) lost: CancellationToken,
     /// Ends the broker, and with it all that was made through it.
     _end: DropGuard,
@@ -76,12 +87,13 @@ impl Target {
         multiplexing: bool,
         deadline: Instant,
     ) -> Result<Link, Unreachable> {
+        let lost = self.once.as_ref().map(|once| once.lost.clone()).unwrap_or_default();
         if !multiplexing {
-            return Link::over(self, means, deadline).await;
+            return Link::over(self, means, lost, deadline).await;
         }
         let end = CancellationToken::new();
         let (channel, broker) = self.multiplex(means, &end).await.map_err(Unreachable::Refused)?;
-        Link::once_well(channel, broker, end, deadline).await
+        Link::once_well(channel, broker, end, lost, deadline).await
     }
 
     /// Makes the one connection of a plugin that multiplexes.
@@ -111,11 +123,24 @@ impl Dial for Target {
         if self.exit.as_ref().is_some_and(|exit| exit.borrow().is_some()) {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the plugin has ended").into());
         }
+        if self.once.as_ref().is_some_and(|once| !once.is_first()) {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the connection was lost").into());
+        }
         let stream = connect(&self.address).await?;
         if let Stream::Unix(stream) = &stream {
             self.peer.check(stream)?;
         }
         Ok(stream)
+    }
+}
+
+impl Once {
+    fn is_first(&self) -> bool {
+        let is_first = !self.is_over.swap(true, Ordering::Relaxed);
+        if !is_first {
+            self.lost.cancel();
+        }
+        is_first
     }
 }
 
@@ -131,18 +156,24 @@ impl Dial for MainStream {
 
 impl Link {
     /// Connects by `dial`, and waits as [`Target::reach`] does.
-    pub(super) async fn over(dial: impl Dial, means: Means, deadline: Instant) -> Result<Self, Unreachable> {
+    pub(super) async fn over(
+        dial: impl Dial,
+        means: Means,
+        lost: CancellationToken,
+        deadline: Instant,
+    ) -> Result<Self, Unreachable> {
         let end = CancellationToken::new();
         let channel = channel(dial, means.tls.clone()).await;
         let channel = channel.map_err(|error| Unreachable::Refused(BrokerError::Connect(error)))?;
         let broker = Broker::new(means, &end);
-        Self::once_well(channel, broker, end, deadline).await
+        Self::once_well(channel, broker, end, lost, deadline).await
     }
 
     async fn once_well(
         channel: Channel,
         broker: Broker,
         end: CancellationToken,
+        lost: CancellationToken,
         deadline: Instant,
     ) -> Result<Self, Unreachable> {
         // What it has said is of more use than that it did not say it again in time.
@@ -170,7 +201,7 @@ impl Link {
                 Err(error) => return Err(Unreachable::Unwell(error)),
             }
         }
-        Ok(Link { channel, broker, lost: CancellationToken::new(), _end: end.drop_guard() })
+        Ok(Link { channel, broker, lost, _end: end.drop_guard() })
     }
 
     /// Opens the SDK's own streams, as part of the plugin's output.

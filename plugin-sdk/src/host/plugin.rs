@@ -130,8 +130,8 @@ impl Plugin {
         }
     }
 
-    /// Waits until the connection to somebody else's plugin has broken, as far as can be told: one without the broker
-    /// service does not show it.
+    /// Waits until the connection to somebody else's plugin has broken. That of one without the broker service shows at
+    /// the next call.
     pub(super) async fn lost(&self) {
         match &self.owner {
             Owner::Itself { .. } => self.link.lost.cancelled().await,

@@ -13,6 +13,11 @@ use plugin_sdk::host::{
 use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
 use support::{LIMIT, SAMPLE, contract, is_running, sample, script, signal, until};
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
 use tonic::{Code, Request, Status};
 
 mod support;
@@ -613,6 +618,34 @@ async fn a_service_is_attached_to_again_when_it_is_back() {
     assert_eq!(who(handle).await.unwrap(), "rust 3");
     plugin.shutdown().await;
     assert!(service.try_wait().unwrap().is_none(), "it is left running");
+}
+
+#[tokio::test]
+async fn a_service_that_was_restarted_is_another_instance_though_nobody_has_seen_it_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("service.sock");
+    // One that has nothing of the SDK's: no broker, whose stream would break, and no health service.
+    let start = || {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
+        let server = Server::builder().add_routes(Routes::default());
+        let serving = tokio::spawn(server.serve_with_incoming_shutdown(incoming, async {
+            let _either_way = stopped.await;
+        }));
+        (stop, serving)
+    };
+    let (stop, serving_first) = start();
+    let attach = Attach::to(format!("unix:{}", socket.display()).parse().unwrap(), contract(&[3]));
+    // The next call is a health check.
+    let probe = Probe { interval: Duration::from_millis(20), ..Probe::default() };
+    let plugin = Supervisor::attach(attach).policy(fast()).probe(probe).start();
+    let first = serving(plugin.handle()).await;
+    drop(stop);
+    serving_first.await.unwrap().unwrap();
+    std::fs::remove_file(&socket).unwrap();
+    let _second = start();
+    serving_after(plugin.handle(), &first).await;
+    plugin.shutdown().await;
 }
 
 #[tokio::test]
