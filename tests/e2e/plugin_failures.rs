@@ -111,12 +111,7 @@ fn batches_that_are_answered_twice_are_answered() {
 
 #[test]
 fn batches_that_are_never_answered_cost_no_answer() {
-    let begun = Instant::now();
-    let server = costs_no_answer("pipe=silent", &[]);
-    let silence = "the cache plugin does not answer; it is not asked for a second";
-    wait_until("the log to tell of it", || server.log().count(silence) > 0);
-    let told = server.log().count(silence);
-    assert!(told as u64 <= 1 + begun.elapsed().as_secs(), "{told} times in {:?}", begun.elapsed());
+    costs_no_answer("pipe=silent", &["does not answer; it is asked once a second"]);
 }
 
 #[test]
@@ -154,7 +149,7 @@ fn costs_no_answer(mode: &str, cause: &[&str]) -> Server {
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     let of_the_line = |line: &Line| line.level() == "WARN" && line.message().starts_with("the cache plugin");
     let told = server.log().lines().iter().filter(|line| of_the_line(line) && is_cause(line)).count();
-    assert!(told <= 1 || cause.is_empty(), "{told} times {cause:?}");
+    assert!(told <= 1, "{told} times {cause:?}");
     server
 }
 

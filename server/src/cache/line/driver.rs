@@ -361,7 +361,7 @@ impl Driver {
             self.break_off(Unavailable::TimedOut);
             // Whoever waits for an instance to start has asked none.
             if self.known.instance().is_some() {
-                warn!("the cache plugin does not answer; it is not asked for a second");
+                self.faults.tell_hung(self.known.instance(), now);
             }
         }
     }
@@ -486,6 +486,7 @@ async fn set_many(
 mod tests {
     use cache_proto::SetRequest;
     use plugin_sdk::host::Supervised;
+    use plugin_testkit::Logged;
     use tokio::sync::oneshot;
 
     use super::{
@@ -550,6 +551,20 @@ mod tests {
         let mut sent = store(&mut driver);
         assert!(sent.try_recv().is_err(), "it is under way");
         assert_eq!(driver.retiring.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn plugin_that_hangs_is_logged_when_it_begins_and_not_with_each_trial() {
+        let log = Logged::begin();
+        let peer = Peer::start(Methods::Pipe);
+        let (mut driver, _plugin) = driver(&peer).await;
+        driver.follow();
+        let begun = Instant::now();
+        for trial in 0..5 {
+            driver.missed(3, begun + trial * Duration::from_secs(1));
+        }
+        let told = log.lines().into_iter().filter(|line| line.message().contains("does not answer"));
+        assert_eq!(told.count(), 1);
     }
 
     #[tokio::test]

@@ -67,6 +67,13 @@ impl Faults {
         }
     }
 
+    /// Logs that this instance answers no lookups, if that is news.
+    pub(super) fn tell_hung(&self, instance: Option<u64>, now: Instant) {
+        if self.is_news(Failing::Lookups, instance, Code::DeadlineExceeded, now) {
+            warn!("the cache plugin does not answer; it is asked once a second until it does");
+        }
+    }
+
     /// Logs that this instance has not answered stores in time, if that is news.
     pub(super) fn tell_stuck(&self, instance: Option<u64>, now: Instant) {
         if self.is_news(Failing::Stores, instance, Code::DeadlineExceeded, now) {
