@@ -204,10 +204,9 @@ fn write_crossings(text: &mut String, all: &[Cost]) -> fmt::Result {
         "\n### A crossing\n\n\
          Without a server: a process with one thread has keys looked up by another, and does nothing else. Values have \
          {CROSSING_BYTES} bytes.\n\
-         Floor: frames with a length on a Unix socket, no HTTP/2, no protobuf, and no cache behind it; both sides sleep until there\n\
-         is something to read, which Pipe and Get do not if it comes at once (busy polling). Pipe and Get: those of\n\
-         the plugin `memory`. Two batches are on their way at a time; of Get, which is a call for each key, as many calls as\n\
-         the batch has keys. Time and CPU are those of a key, CPU of both processes.\n\n\
+         Floor: frames with a length on a Unix socket, no HTTP/2, no protobuf, and no cache behind it; busy polling as the others.\n\
+         Pipe and Get: those of the plugin `memory`. Two batches are on their way at a time; of Get, which is a call for each key, as\n\
+         many calls as the batch has keys. Time and CPU are those of a key, CPU of both processes.\n\n\
          | keys | | crossings/s | us | x floor | CPU us | x floor |\n|---|---|---|---|---|---|---|"
     )?;
     for batch in CROSSINGS {

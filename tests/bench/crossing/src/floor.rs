@@ -1,5 +1,5 @@
-//! The least that two processes that sleep between messages can do to look keys up: frames with a length on a Unix socket,
-//! read and written by blocking calls.
+//! The least that two processes can do to look keys up: frames with a length on a Unix socket. Like the SDK, each looks for the
+//! other's next frame for a moment before it sleeps until there is one.
 //!
 //! ```text
 //! request   length u32 | value bytes u32 | for each key:   length u8, key
@@ -14,13 +14,20 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 
 use crate::{Failure, IN_FLIGHT, Load, Way};
 
+/// How long a frame is looked for; as long as the SDK does.
+const MOMENT: Duration = Duration::from_micros(100);
+
 /// The side that asks.
 pub(crate) struct Floor {
-    stream: UnixStream,
+    socket: Socket,
     echo: Child,
     load: Load,
     request: Vec<u8>,
@@ -30,11 +37,11 @@ impl Floor {
     /// Starts the other side.
     #[expect(clippy::disallowed_methods, reason = "it is no plugin")]
     pub(crate) fn start() -> Result<Self, Failure> {
-        let (stream, other) = UnixStream::pair()?;
+        let (near, other) = UnixStream::pair()?;
         let mut echo = Command::new(env::current_exe()?);
         echo.arg("echo").stdin(OwnedFd::from(other));
         let load = Load { batch: 0, value_bytes: 0 };
-        Ok(Self { stream, echo: echo.spawn()?, load, request: Vec::new() })
+        Ok(Self { socket: Socket(near), echo: echo.spawn()?, load, request: Vec::new() })
     }
 
     /// How many values an answer holds, all of which have to be there.
@@ -67,14 +74,14 @@ impl Way for Floor {
         let mut answer = Vec::new();
         let mut keys = 0;
         for _ in 0..IN_FLIGHT {
-            send(&mut self.stream, &self.request)?;
+            self.socket.send(&self.request)?;
         }
         let mut in_flight = IN_FLIGHT;
         while in_flight > 0 {
-            receive(&mut self.stream, &mut answer)?;
+            self.socket.receive(&mut answer)?;
             keys += self.values(&answer)?;
             if begun.elapsed() < time {
-                send(&mut self.stream, &self.request)?;
+                self.socket.send(&self.request)?;
             } else {
                 in_flight -= 1;
             }
@@ -95,10 +102,10 @@ impl Drop for Floor {
 
 /// The side that answers, until the one that asks is gone.
 pub(crate) fn echo() -> Result<(), Failure> {
-    let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut socket = Socket(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
     let (mut request, mut answer, mut value) = (Vec::new(), Vec::new(), Vec::new());
     loop {
-        match receive(&mut stream, &mut request) {
+        match socket.receive(&mut request) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
             received => received?,
         }
@@ -110,25 +117,44 @@ pub(crate) fn echo() -> Result<(), Failure> {
             answer.extend(size(value.len()));
             answer.extend(&value);
         }
-        send(&mut stream, &answer)?;
+        socket.send(&answer)?;
     }
 }
 
-fn send(stream: &mut UnixStream, frame: &[u8]) -> io::Result<()> {
-    let length = size(frame.len());
-    // In one call, unless the socket's buffer is smaller than the frame.
-    let sent = stream.write_vectored(&[io::IoSlice::new(&length), io::IoSlice::new(frame)])?;
-    if sent < length.len() {
-        stream.write_all(&length[sent..])?;
+struct Socket(UnixStream);
+
+impl Socket {
+    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        let length = size(frame.len());
+        // In one call, unless the socket's buffer is smaller than the frame.
+        let sent = self.0.write_vectored(&[io::IoSlice::new(&length), io::IoSlice::new(frame)])?;
+        if sent < length.len() {
+            self.0.write_all(&length[sent..])?;
+        }
+        self.0.write_all(&frame[sent.saturating_sub(length.len())..])
     }
-    stream.write_all(&frame[sent.saturating_sub(length.len())..])
+
+    fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<()> {
+        let mut length = [0; 4];
+        self.read_exact(&mut length)?;
+        frame.resize(u32::from_le_bytes(length) as usize, 0);
+        self.read_exact(frame)
+    }
 }
 
-fn receive(stream: &mut UnixStream, frame: &mut Vec<u8>) -> io::Result<()> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    frame.resize(u32::from_le_bytes(length) as usize, 0);
-    stream.read_exact(frame)
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut since = None;
+        loop {
+            match recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN) if since.get_or_insert_with(Instant::now).elapsed() < MOMENT => {
+                    thread::yield_now()
+                }
+                Err(Errno::AGAIN) => return self.0.read(buffer),
+                received => return Ok(received?.0),
+            }
+        }
+    }
 }
 
 /// Messages here have at most some MiB.
