@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use memchr::memchr;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
@@ -101,7 +102,8 @@ impl Clients {
                 &epoll,
                 &client.stream,
                 epoll::EventData::new_u64(index as u64),
-                epoll::EventFlags::IN,
+                // Each is told once; else the next wait looks at all of them again.
+                epoll::EventFlags::IN | epoll::EventFlags::ET,
             )?;
         }
         let requests = numbers.into_iter().map(request).collect();
@@ -116,7 +118,7 @@ impl Clients {
         let mut measured = Measured::nothing();
         if !self.asking {
             for index in 0..self.clients.len() {
-                self.send(index)?;
+                self.send(index, Instant::now())?;
             }
             self.asking = true;
         }
@@ -131,8 +133,9 @@ impl Clients {
                 // The number that was given with the connection.
                 let index = event.data.u64() as usize;
                 if let Some(answer) = self.clients[index].receive()? {
-                    measured.add(answer, self.clients[index].asked.elapsed());
-                    self.send(index)?;
+                    let now = Instant::now();
+                    measured.add(answer, now - self.clients[index].asked);
+                    self.send(index, now)?;
                 }
             }
         }
@@ -144,7 +147,7 @@ impl Clients {
     pub(crate) fn ask_once(&mut self, patience: Duration) -> io::Result<Measured> {
         let begun = Instant::now();
         for index in 0..self.clients.len() {
-            self.send(index)?;
+            self.send(index, Instant::now())?;
         }
         let mut measured = Measured::nothing();
         let mut waiting = self.clients.len();
@@ -178,13 +181,13 @@ impl Clients {
         }
     }
 
-    fn send(&mut self, index: usize) -> io::Result<()> {
+    fn send(&mut self, index: usize, now: Instant) -> io::Result<()> {
         // Marsaglia's xorshift: the same numbers for every server, and next to no work.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         let request = &self.requests[(self.random % self.requests.len() as u64) as usize];
-        self.clients[index].send(request)
+        self.clients[index].send(request, now)
     }
 }
 
@@ -197,7 +200,7 @@ pub(crate) fn ask(address: SocketAddr, n: u8, patience: Duration) -> io::Result<
 /// Asks, and hangs up without waiting for the answer once `meanwhile` has passed.
 pub(crate) fn ask_and_leave(address: SocketAddr, n: u8, meanwhile: Duration) -> io::Result<()> {
     let mut client = Client::connect(address)?;
-    client.send(&request(n))?;
+    client.send(&request(n), Instant::now())?;
     std::thread::sleep(meanwhile);
     Ok(())
 }
@@ -225,8 +228,8 @@ impl Client {
     }
 
     /// Sends a request. The socket's buffer is empty, since the one before was answered.
-    fn send(&mut self, request: &[u8]) -> io::Result<()> {
-        self.asked = Instant::now();
+    fn send(&mut self, request: &[u8], now: Instant) -> io::Result<()> {
+        self.asked = now;
         self.stream.write_all(request)
     }
 
@@ -246,6 +249,9 @@ impl Client {
     }
 }
 
+/// In the header `Cache-Status`: the answer is from the cache.
+const HIT: &[u8] = b"; hit";
+
 /// What matters of an answer with status 200.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
@@ -255,30 +261,32 @@ struct Answer {
 impl Answer {
     /// Reads an answer; `None` if there is more to come.
     fn parse(bytes: &[u8]) -> io::Result<Option<Self>> {
-        let Some(end) = find(bytes, b"\r\n\r\n") else { return Ok(None) };
-        let (head, body) = bytes.split_at(end + 4);
+        let (mut rest, mut length, mut hit) = (bytes, None, false);
+        loop {
+            let Some(end) = memchr(b'\n', rest) else { return Ok(None) };
+            let line = rest[..end].trim_ascii_end();
+            rest = &rest[end + 1..];
+            if line.is_empty() {
+                break;
+            }
+            let Some(colon) = memchr(b':', line) else { continue };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            if name.eq_ignore_ascii_case(b"content-length") {
+                length = str::from_utf8(value).ok().and_then(|value| value.parse::<usize>().ok());
+            } else if name.eq_ignore_ascii_case(b"cache-status") {
+                hit = value.windows(HIT.len()).any(|part| part == HIT);
+            }
+        }
+        let head = &bytes[..bytes.len() - rest.len()];
         let wrong = |what: &str| {
             io::Error::new(ErrorKind::InvalidData, format!("{what}: {:?}", String::from_utf8_lossy(head)))
         };
         if head.get(9..12) != Some(b"200") {
             return Err(wrong("not 200"));
         }
-        let text = std::str::from_utf8(head).map_err(|_| wrong("no text"))?;
-        let (mut length, mut hit) = (None, false);
-        for (name, value) in text.split("\r\n").filter_map(|line| line.split_once(':')) {
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse::<usize>().ok();
-            } else if name.eq_ignore_ascii_case("cache-status") {
-                hit = value.contains("; hit");
-            }
-        }
         let length = length.ok_or_else(|| wrong("no length"))?;
-        Ok((body.len() >= length).then_some(Self { hit }))
+        Ok((rest.len() >= length).then_some(Self { hit }))
     }
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 pub(crate) fn timespec(duration: Duration) -> Timespec {
