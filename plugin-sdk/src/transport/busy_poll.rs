@@ -3,8 +3,9 @@
 //! To be put to sleep and woken costs each of two processes that take turns more than all else of a short call: most of it is the core
 //! that has gone idle meanwhile. The kernel does the same for network devices and calls it busy polling (`SO_BUSY_POLL`).
 //!
-//! It takes nothing from anybody: each look lets all other tasks go first, and all other threads that want the core. And it ends
-//! by itself: who answers slowly, or asks seldom, is looked for ever more rarely.
+//! It takes nothing from others: each look lets all other tasks go first, and all other threads that want the core. And it ends
+//! by itself: who answers slowly, or asks seldom, is looked for ever more rarely. So is everybody where the core is wanted by threads
+//! that do not give it back soon, as it is this process that would pay for each look then.
 
 use std::ffi::OsStr;
 use std::pin::pin;
@@ -28,6 +29,10 @@ const TRIES: u32 = 8;
 /// Writes after which it is tried again, at first; twice as many each time that it does not pay either.
 const FEWEST_SKIPPED: u32 = 16;
 const MOST_SKIPPED: u32 = 4096;
+
+/// Who gives the core away for longer has given it to a thread that computes: the scheduler takes it back after some milliseconds.
+/// Those who take part in a call have it for a fraction of this.
+const LOST: Duration = Duration::from_micros(500);
 
 /// Of one socket.
 #[derive(Debug)]
@@ -70,7 +75,9 @@ impl BusyPoll {
     /// There is nothing to read. The task is polled again if that may change at any moment.
     pub(crate) fn nothing_yet(&mut self, cx: &mut Context<'_>) {
         if self.goes_on(Instant::now) {
+            let given_away = Instant::now();
             thread::yield_now();
+            self.had_core_back(given_away.elapsed());
             after_all_others(cx);
         }
     }
@@ -107,6 +114,13 @@ impl BusyPoll {
         } else {
             // Others had the core meanwhile, so that it was not idle and nothing was saved.
             self.was_in_vain();
+        }
+    }
+
+    fn had_core_back(&mut self, after: Duration) {
+        if after >= LOST {
+            // One such look costs more than a hundred others save.
+            self.state = State::Skipping { writes: MOST_SKIPPED };
         }
     }
 
@@ -197,6 +211,21 @@ mod tests {
             poll.ends(|| now + LATE);
         }
         assert!(!poll.starts(|| now));
+    }
+
+    #[test]
+    fn core_that_others_want_is_hardly_given_away_though_answers_come_in_time() {
+        let (mut poll, mut clock) = (quiet(), Instant::now());
+        let mut lost = 0;
+        for call_number in 0..100_000 {
+            if poll.starts(|| clock) && call_number % 3 == 0 && poll.goes_on(|| clock) {
+                poll.had_core_back(LATE);
+                lost += 1;
+            }
+            clock += SOON;
+            poll.ends(|| clock);
+        }
+        assert!((20..=30).contains(&lost), "{lost}");
     }
 
     #[test]
