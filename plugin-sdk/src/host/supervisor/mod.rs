@@ -225,8 +225,9 @@ impl Supervised {
         self.handle.status()
     }
 
-    /// Ends the plugin as [`Plugin::shutdown`](super::Plugin::shutdown) does, and a swap under way with it, and keeps it no
-    /// longer. Calls fail from now on. A service that was attached to is left running.
+    /// Ends the plugin as [`Plugin::shutdown`](super::Plugin::shutdown) does, and with it a swap under way and an instance that
+    /// another has taken over from, whatever calls it has. Keeps it no longer: calls fail from now on. A service that was
+    /// attached to is left running. Dropping the future kills, as dropping this does.
     pub async fn shutdown(mut self) {
         let (done, finished) = oneshot::channel();
         if self.handle.request.send(Request::Shutdown { done }).await.is_ok() {
@@ -307,6 +308,9 @@ impl OrderError {
 
 /// Orders. Each may be given at any time and any number of times; those that ask for what is so already change nothing.
 /// They return when it is so, or cannot become so; dropping the future does not take an order back.
+///
+/// They give the instance that serves then. `None`: none does, as after [`stop`](Self::stop), or after
+/// [`clear`](Self::clear) and [`enable`](Self::enable) of a plugin that is stopped or waits for its next start.
 impl PluginHandle {
     /// What the plugin is called.
     #[must_use]
@@ -356,7 +360,7 @@ impl PluginHandle {
     }
 
     /// Ends the instance that runs, and starts another; starts one if none runs. Two operators who do so at once get one
-    /// restart.
+    /// restart. A swap under way is given up; calls to an instance that another has taken over from go on.
     ///
     /// # Errors
     /// [`OrderError::NotStarted`] if the first attempt fails; others may follow. [`OrderError::Disabled`].
@@ -366,6 +370,9 @@ impl PluginHandle {
 
     /// Has another instance take over without a call being lost: of the same executable, whatever its file holds now, or of
     /// `program`, which is then what is started from now on. If none runs, starts one.
+    ///
+    /// Returns when calls go to the new instance. The old one may have calls still, for [`Swap::drain`] at most, so a stream
+    /// that stays open keeps it for so long; [`EventKind::Drained`] tells of its end. The next swap waits for that.
     ///
     /// # Errors
     /// Why the old instance goes on, and `program` is forgotten.
@@ -381,7 +388,8 @@ impl PluginHandle {
         self.order(Order::Start).await
     }
 
-    /// Ends the plugin. It stays ended until it is started.
+    /// Ends the plugin. It stays ended until it is started. An instance that another has taken over from is ended with it,
+    /// whatever calls it has.
     ///
     /// # Errors
     /// [`OrderError::Superseded`] if somebody starts it meanwhile.
@@ -389,7 +397,7 @@ impl PluginHandle {
         self.order(Order::Stop).await
     }
 
-    /// Ends the plugin. It can be started only after it was enabled.
+    /// Ends the plugin, as [`stop`](Self::stop) does. It can be started only after it was enabled.
     ///
     /// # Errors
     /// [`OrderError::Superseded`] if somebody enables it meanwhile.

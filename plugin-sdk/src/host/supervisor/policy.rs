@@ -80,7 +80,7 @@ impl Default for Probe {
 pub struct Swap {
     /// How long the new instance has to be well before calls go to it. Default: 2 s.
     pub settle: Duration,
-    /// How long calls to the old instance may go on. Default: 10 s.
+    /// How long calls to the old instance may go on once the new one serves. Default: 10 s. Less if the plugin is stopped.
     pub drain: Duration,
 }
 

@@ -19,7 +19,7 @@ use super::machine::{Act, Input, Machine, Order, Phase, Then};
 use super::policy::Settings;
 use super::random;
 use super::start::{NotStarted, Source, Starting};
-use super::swap::{Begun, Candidate, Successor, Swapping};
+use super::swap::{Begun, Candidate, Draining, Successor, Swapping};
 use super::{Degradation, EventKind, Failure, Live, OrderError, PluginState, PluginStatus, StopReason};
 use crate::host::Plugin;
 use crate::host::journal::Journal;
@@ -67,6 +67,8 @@ pub(super) struct Task {
     machine: Machine,
     work: Work,
     pub(super) swapping: Swapping,
+    /// What the running instance has taken over from.
+    pub(super) draining: Option<Draining>,
     /// Swaps that have to wait for the one before them, or for a start.
     reloads: VecDeque<(Option<PathBuf>, Option<Reply>)>,
     waiting: Vec<Waiting>,
@@ -126,6 +128,9 @@ enum Woken {
     Request(Option<Request>),
     Worked(Worked),
     Swapped(super::swap::Happened),
+    Drained {
+        open_calls: usize,
+    },
     Wanted,
     Breaker(BreakerChange),
     Timer,
@@ -177,6 +182,7 @@ impl Task {
             changes: mpsc::unbounded_channel(),
             work: Work::Nothing,
             swapping: Swapping::No,
+            draining: None,
             reloads: VecDeque::new(),
             waiting: Vec::new(),
             file,
@@ -208,6 +214,7 @@ impl Task {
                 }
                 Woken::Worked(worked) => self.worked(worked),
                 Woken::Swapped(happened) => self.swapped(happened),
+                Woken::Drained { open_calls } => self.drained(open_calls),
                 Woken::Wanted => self.wanted(),
                 Woken::Breaker(change) => self.breaker_changed(change),
                 Woken::Timer => _ = self.step(Input::Timer),
@@ -232,6 +239,7 @@ impl Task {
             worked = self.work.next() => Woken::Worked(worked),
             request = self.requests.recv() => Woken::Request(request),
             happened = self.swapping.next() => Woken::Swapped(happened),
+            open_calls = drained(&mut self.draining) => Woken::Drained { open_calls },
             () = self.wake.notified() => Woken::Wanted,
             Some(change) = self.changes.1.recv() => Woken::Breaker(change),
             Some(reported) = self.reports.join_next() => Woken::Reported(reported.ok().flatten()),
@@ -254,7 +262,9 @@ impl Task {
         };
         match self.machine.phase() {
             // What it leads to is here already.
-            Phase::Stopped(_) | Phase::Disabled | Phase::GaveUp(_) | Phase::BackingOff { .. } => {
+            Phase::Stopped(_) | Phase::Disabled | Phase::GaveUp(_) | Phase::BackingOff { .. }
+                if goal == Goal::Serving || self.draining.is_none() =>
+            {
                 let _nobody_waits = reply.send(Ok(None));
             }
             _ => {
@@ -276,6 +286,9 @@ impl Task {
             Act::Nothing => {}
             Act::Start => self.start(),
             Act::End => self.end(),
+        }
+        if let (Some(draining), true) = (&self.draining, after.is_unwanted()) {
+            draining.cut();
         }
         self.publish();
         self.answer_those_who_wait();
@@ -367,8 +380,26 @@ impl Task {
             }
             (Work::Running(instance), Worked::Happened(happened)) => self.happened(instance, happened),
             (Work::Killing { .. }, Worked::Killed(instance, failure)) => self.ended(instance, failure),
-            (Work::Ending(_), Worked::Gone) => _ = self.step(Input::Gone),
+            (Work::Ending(_), Worked::Gone) => self.gone(),
             (work, _) => self.work = work,
+        }
+    }
+
+    /// What was being ended has ended. Nothing is left, unless another is to be started.
+    fn gone(&mut self) {
+        if self.draining.is_none() || !self.machine.phase().is_unwanted() {
+            let _ = self.step(Input::Gone);
+        }
+    }
+
+    /// The instance that another had taken over from has ended.
+    fn drained(&mut self, open_calls: usize) {
+        self.draining = None;
+        self.note(EventKind::Drained { open_calls });
+        match (self.machine.phase(), &self.work) {
+            // The other was waiting for this one.
+            (Phase::Stopping(_), Work::Nothing) => self.gone(),
+            _ => self.answer_those_who_wait(),
         }
     }
 
@@ -514,7 +545,7 @@ impl Task {
     fn check_idle(&mut self) {
         self.idle_check = None;
         let (Work::Running(instance), Some(idle)) = (&self.work, self.settings.idle_after) else { return };
-        if !matches!(self.swapping, Swapping::No) {
+        if self.is_swapping() {
             return self.plan_idle_check();
         }
         match instance.route.gate.close_if_idle(idle, Instant::now()) {
@@ -543,7 +574,7 @@ impl Task {
             return answer(reply, Err(OrderError::Disabled));
         }
         let settled = !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping(_));
-        let busy = !settled || !matches!(self.swapping, Swapping::No) || !self.reloads.is_empty();
+        let busy = !settled || self.is_swapping() || !self.reloads.is_empty();
         if busy {
             if self.reloads.len() >= MAX_RELOADS {
                 return answer(reply, Err(OrderError::Busy));
@@ -574,7 +605,7 @@ impl Task {
     fn next_reload(&mut self) {
         let settled = !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping(_));
         if settled
-            && matches!(self.swapping, Swapping::No)
+            && !self.is_swapping()
             && let Some((program, reply)) = self.reloads.pop_front()
         {
             // So that it does not take itself for one that has to wait.
@@ -582,6 +613,11 @@ impl Task {
             self.reload(program, reply);
             self.reloads.extend(rest);
         }
+    }
+
+    /// Whether there is a second instance.
+    fn is_swapping(&self) -> bool {
+        !matches!(self.swapping, Swapping::No) || self.draining.is_some()
     }
 
     pub(super) fn running(&self) -> Option<&Instance> {
@@ -731,7 +767,9 @@ impl Task {
                 self.answer(Goal::Gone, || Err(OrderError::Superseded));
             }
             Phase::Stopped(_) | Phase::Disabled => {
-                self.answer(Goal::Gone, || Ok(None));
+                if self.draining.is_none() {
+                    self.answer(Goal::Gone, || Ok(None));
+                }
                 self.answer(Goal::Serving, || Err(OrderError::Superseded));
             }
             Phase::Starting => self.answer(Goal::Gone, || Err(OrderError::Superseded)),
@@ -751,15 +789,26 @@ impl Task {
 
     /// Ends everything, for good.
     async fn finish(mut self) {
-        let running = !matches!(self.work, Work::Nothing) || !matches!(self.swapping, Swapping::No);
+        let running = !matches!(self.work, Work::Nothing) || self.is_swapping();
         if running {
             self.note(EventKind::Stopping);
             self.status.send_modify(|status| status.state = PluginState::Stopping);
             self.route.send_replace(Route::Down);
         }
         self.end();
-        if let Work::Ending(ending) = std::mem::replace(&mut self.work, Work::Nothing) {
-            ending.await;
+        let draining = self.draining.take();
+        let drained = async {
+            let mut draining = draining?;
+            draining.cut();
+            Some(draining.ended().await)
+        };
+        let ended = async {
+            if let Work::Ending(ending) = std::mem::replace(&mut self.work, Work::Nothing) {
+                ending.await;
+            }
+        };
+        if let (Some(open_calls), ()) = tokio::join!(drained, ended) {
+            self.note(EventKind::Drained { open_calls });
         }
         let why = StopReason::Shutdown;
         self.note(EventKind::Stopped { why });
@@ -776,6 +825,13 @@ impl Task {
 pub(super) fn answer(reply: Option<Reply>, outcome: Result<Option<Live>, OrderError>) {
     if let Some(reply) = reply {
         let _nobody_waits = reply.send(outcome);
+    }
+}
+
+async fn drained(draining: &mut Option<Draining>) -> usize {
+    match draining {
+        Some(draining) => draining.ended().await,
+        None => std::future::pending().await,
     }
 }
 
