@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plugin_sdk::host::{
-    Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, Live, OrderError,
+    Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, LaunchError, Live, OrderError,
     PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart, RestartPolicy, SourceInfo,
     StopReason, Supervised, Supervisor, Swap,
 };
@@ -571,6 +571,11 @@ async fn a_swap_that_fails_leaves_the_old_instance_and_says_why() {
     std::fs::set_permissions(&other_machine, executable).unwrap();
     let error = refused(handle, &other_machine).await;
     assert!(matches!(error, OrderError::NotStarted(Failure::Start(_))), "{error}");
+    let cause = std::error::Error::source(&error).and_then(std::error::Error::source);
+    assert!(
+        matches!(cause.and_then(|cause| cause.downcast_ref()), Some(LaunchError::Program { .. })),
+        "{cause:?}"
+    );
 
     let error = refused(handle, Path::new("/no/such/plugin")).await;
     assert!(error.detail().contains("/no/such/plugin"), "{}", error.detail());
@@ -590,7 +595,7 @@ async fn a_swap_that_fails_leaves_the_old_instance_and_says_why() {
     let short = script(&named("short"), &format!("(sleep 1; kill -9 $$) >/dev/null 2>&1 & exec {SAMPLE}"));
     let error = refused(handle, short.program()).await;
     assert!(matches!(error, OrderError::Ended(_)), "{error}");
-    assert!(error.to_string().contains("SIGKILL"), "{error}");
+    assert!(error.detail().contains("SIGKILL"), "{}", error.detail());
     assert_eq!(handle.status().borrow().swaps, 0);
     plugin.shutdown().await;
 }

@@ -1,5 +1,6 @@
 //! What went wrong with an instance.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::one_line;
 /// Why an instance ended, or could not be started.
 ///
 /// Shown, it holds none of the plugin's own words, which may be secret, so that anybody may see it; the same failure
-/// shows the same each time. [`detail`](Self::detail) has all of it, for the operator.
+/// shows the same each time. Its source and [`detail`](Self::detail) have all of it, for the operator.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Failure {
@@ -92,6 +93,16 @@ impl Failure {
             Self::Start(error) => one_line(&**error).to_string(),
             Self::Attach(error) => one_line(&**error).to_string(),
             other => other.to_string(),
+        }
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Start(error) => Some(&**error),
+            Self::Attach(error) => Some(&**error),
+            Self::Ended(_) | Self::Silent { .. } | Self::Lost => None,
         }
     }
 }

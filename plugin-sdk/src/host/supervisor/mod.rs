@@ -271,14 +271,14 @@ pub enum OrderError {
     #[error("too many reloads are waiting")]
     Busy,
     /// It did not start. Whether it is tried again is for the policy, and in a swap the old instance goes on.
-    #[error("the plugin did not start: {0}")]
-    NotStarted(Failure),
+    #[error("the plugin did not start")]
+    NotStarted(#[source] Failure),
     /// The new instance ended before it had taken over. The old one goes on.
-    #[error("the new instance did not last: {0}")]
-    Ended(Failure),
+    #[error("the new instance did not last")]
+    Ended(#[source] Failure),
     /// The new instance was not well before it had taken over. The old one goes on.
-    #[error("the new instance is not well: {0}")]
-    Unwell(Degradation),
+    #[error("the new instance is not well")]
+    Unwell(#[source] Degradation),
     /// The new instance speaks an older version than the one that it was to take over from. The old one goes on.
     #[error("the new instance speaks version {new}, the old one {old}")]
     OlderVersion {
@@ -301,7 +301,7 @@ impl OrderError {
     pub fn detail(&self) -> String {
         match self {
             Self::NotStarted(failure) | Self::Ended(failure) => failure.detail(),
-            other => other.to_string(),
+            other => one_line(other).to_string(),
         }
     }
 }
