@@ -40,7 +40,7 @@ pub use plugin::Plugin;
 pub use runner::{PluginCommand, Runner, Running, Started};
 pub use supervisor::{
     Backoff, CallError, CrashReport, Degradation, Event, EventKind, Failure, GiveUpReason, Intensity, Live,
-    OrderError, PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart, RestartPolicy,
+    NotReady, OrderError, PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart, RestartPolicy,
     SourceInfo, StopReason, Supervised, Supervisor, Swap,
 };
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plugin_sdk::host::{
-    Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, LaunchError, Live, OrderError,
+    Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, LaunchError, Live, NotReady, OrderError,
     PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart, RestartPolicy, SourceInfo,
     StopReason, Supervised, Supervisor, Swap,
 };
@@ -145,6 +145,39 @@ async fn what_no_restart_can_mend_is_given_up_at_once() {
     assert!(matches!(status.state, PluginState::GaveUp { why: GiveUpReason::Permanent, .. }));
     assert_eq!(status.starts, 1);
     plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_plugin_is_told_that_it_serves_or_never_will() {
+    let ready = async |plugin: &Supervised| {
+        tokio::time::timeout(LIMIT, plugin.ready()).await.expect("nobody waits for ever")
+    };
+    let dir = tempfile::tempdir().unwrap();
+    // Its first start fails, the second one succeeds.
+    let first = dir.path().join("first");
+    let text = format!("mkdir {} 2>/dev/null && exit 3; exec {SAMPLE}", first.display());
+    let plugin = supervise(script(dir.path(), &text));
+    let live = ready(&plugin).await.unwrap();
+    assert_eq!(live.instance, 2);
+    let handle = plugin.handle().clone();
+    handle.stop().await.unwrap();
+    let error = ready(&plugin).await.unwrap_err();
+    assert!(matches!(error, NotReady::Stopped { why: StopReason::Operator, .. }), "{error:?}");
+    handle.disable().await.unwrap();
+    assert!(matches!(ready(&plugin).await, Err(NotReady::Disabled)));
+    plugin.shutdown().await;
+    let error = handle.ready().await.unwrap_err();
+    assert!(matches!(error, NotReady::Stopped { why: StopReason::Shutdown, .. }), "{error:?}");
+
+    let hopeless = supervise(script(dir.path(), "exit 3"));
+    let error = ready(&hopeless).await.unwrap_err();
+    let last = std::error::Error::source(&error).expect("there is a cause");
+    assert_eq!(last.to_string(), "exited before it was ready: exit status 3");
+    drop(hopeless);
+
+    let lazy = Supervisor::launch(sample()).lazy(true).start();
+    assert_eq!(ready(&lazy).await.unwrap().instance, 1, "it was woken");
+    lazy.shutdown().await;
 }
 
 #[tokio::test]

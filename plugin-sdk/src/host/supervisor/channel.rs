@@ -175,6 +175,11 @@ impl PluginChannel {
         }
     }
 
+    /// Has a plugin that rests started.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     /// Finds the instance to call, and enters.
     async fn enter(&mut self) -> Result<Call, CallError> {
         loop {
@@ -190,7 +195,7 @@ impl PluginChannel {
                         return Ok(Call { trial, _inside: inside });
                     }
                 }
-                Route::Asleep => self.wake.notify_one(),
+                Route::Asleep => self.wake(),
                 Route::Unwell if !self.wait_for_ready => return Err(CallError::NotServing),
                 Route::Down if !self.wait_for_ready => return Err(CallError::Down),
                 Route::Waking | Route::Unwell | Route::Down => {}

@@ -225,6 +225,14 @@ impl Supervised {
         self.handle.status()
     }
 
+    /// Waits until an instance serves: see [`PluginHandle::ready`].
+    ///
+    /// # Errors
+    /// None will.
+    pub async fn ready(&self) -> Result<Live, NotReady> {
+        self.handle.ready().await
+    }
+
     /// Ends the plugin as [`Plugin::shutdown`](super::Plugin::shutdown) does, and with it a swap under way and an instance that
     /// another has taken over from, whatever calls it has. Keeps it no longer: calls fail from now on. A service that was
     /// attached to is left running. Dropping the future kills, as dropping this does.
@@ -306,6 +314,33 @@ impl OrderError {
     }
 }
 
+/// Why no instance serves, and none will unless an order, or a new file where that is watched, brings one.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum NotReady {
+    /// It is not started any more.
+    #[error("the plugin was given up, as {why}")]
+    GaveUp {
+        /// Why.
+        why: GiveUpReason,
+        /// What happened last.
+        #[source]
+        last: Option<Failure>,
+    },
+    /// It need not run.
+    #[error("the plugin does not run: {why}")]
+    Stopped {
+        /// Why.
+        why: StopReason,
+        /// What happened last, if it has not ended in good order.
+        #[source]
+        last: Option<Failure>,
+    },
+    /// It must not run.
+    #[error("the plugin is disabled")]
+    Disabled,
+}
+
 /// Orders. Each may be given at any time and any number of times; those that ask for what is so already change nothing.
 /// They return when it is so, or cannot become so; dropping the future does not take an order back.
 ///
@@ -328,6 +363,44 @@ impl PluginHandle {
     #[must_use]
     pub fn channel(&self) -> PluginChannel {
         self.channel.clone()
+    }
+
+    /// Waits until an instance serves, however many starts that takes: how long is the caller's to limit. Wakes a plugin
+    /// that rests, as a call does. Cancel safe.
+    ///
+    /// # Errors
+    /// None will: it was given up, or is stopped or disabled.
+    pub async fn ready(&self) -> Result<Live, NotReady> {
+        let mut status = self.status.clone();
+        loop {
+            if status.has_changed().is_err() {
+                return Err(NotReady::Stopped { why: StopReason::Shutdown, last: None });
+            }
+            if let Some(ready) = self.readiness(&status.borrow_and_update()) {
+                return ready;
+            }
+            let _changed_or_gone = status.changed().await;
+        }
+    }
+
+    /// Whether waiting is over.
+    fn readiness(&self, status: &PluginStatus) -> Option<Result<Live, NotReady>> {
+        Some(match &status.state {
+            PluginState::Serving(live) => Ok(live.clone()),
+            PluginState::GaveUp { why, last } => Err(NotReady::GaveUp { why: *why, last: last.clone() }),
+            PluginState::Stopped(StopReason::NotNeeded | StopReason::Idle) => {
+                self.channel.wake();
+                return None;
+            }
+            PluginState::Stopped(why) => {
+                Err(NotReady::Stopped { why: *why, last: status.last_failure.clone() })
+            }
+            PluginState::Disabled => Err(NotReady::Disabled),
+            PluginState::Starting { .. }
+            | PluginState::Degraded { .. }
+            | PluginState::Stopping
+            | PluginState::BackingOff { .. } => return None,
+        })
     }
 
     /// What was decided and seen, and why: the latest 1,000 events.
