@@ -235,6 +235,11 @@ impl Broker {
         None
     }
 
+    #[cfg(feature = "host")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.is_cancelled()
+    }
+
     fn check_open(&self) -> Result<(), BrokerError> {
         if self.0.closed.is_cancelled() { Err(BrokerError::Closed) } else { Ok(()) }
     }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plugin_sdk::host::{
-    Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, LaunchError, Live, NotReady, OrderError,
-    PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart, RestartPolicy, SourceInfo,
-    StopReason, Supervised, Supervisor, Swap,
+    Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, LaunchError, Live,
+    NotReady, OrderError, PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart,
+    RestartPolicy, SourceInfo, StopReason, Supervised, Supervisor, Swap,
 };
 use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;

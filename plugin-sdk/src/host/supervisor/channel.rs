@@ -8,6 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tower::Service;
 
 use super::breaker::{Admission, Breaker, Change};
 use super::gate::{Gate, Inside};
-use crate::services::{grpc_timeout, grpc_timeout_value};
+use crate::services::{Broker, grpc_timeout, grpc_timeout_value};
 
 /// How long a call may take that says nothing of its own. A hung plugin must not hang its callers.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +44,8 @@ pub struct PluginChannel {
     wake: Arc<Notify>,
     timeout: Option<Duration>,
     wait_for_ready: bool,
+    /// The one instance that calls go to.
+    held: Option<Arc<Held>>,
 }
 
 /// Why a call was not answered by the plugin. In a [`Status`] it is the source, see [`CallError::of`].
@@ -101,11 +104,15 @@ pub(super) enum Route {
 }
 
 impl Route {
-    fn instance(&self) -> Option<u64> {
+    fn live(&self) -> Option<&Arc<LiveRoute>> {
         match self {
-            Self::Live(route) => Some(route.instance),
+            Self::Live(route) => Some(route),
             Self::Unwell | Self::Down | Self::Asleep | Self::Waking => None,
         }
+    }
+
+    fn instance(&self) -> Option<u64> {
+        self.live().map(|route| route.instance)
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
@@ -121,10 +128,35 @@ impl Route {
 pub(super) struct LiveRoute {
     pub(super) instance: u64,
     pub(super) channel: Channel,
+    pub(super) broker: Broker,
     pub(super) gate: Gate,
+    /// Set before another instance is called in its place, by a swap.
+    pub(super) retired: AtomicBool,
     pub(super) breaker: Breaker,
     /// Tells the supervisor of the breaker.
     pub(super) changes: mpsc::UnboundedSender<BreakerChange>,
+}
+
+/// An instance that a channel holds on to, as if it were a call.
+#[derive(Debug)]
+struct Held {
+    route: Arc<LiveRoute>,
+    inside: Inside,
+}
+
+impl Held {
+    /// Whether it can be called, where `current` is the way of other channels.
+    fn check(&self, current: &Route) -> Result<(), CallError> {
+        if self.route.broker.is_closed() {
+            return Err(CallError::Down);
+        }
+        match current {
+            _ if self.route.retired.load(Ordering::Acquire) => Ok(()),
+            Route::Live(live) if Arc::ptr_eq(live, &self.route) => Ok(()),
+            Route::Unwell => Err(CallError::NotServing),
+            _ => Err(CallError::Down),
+        }
+    }
 }
 
 /// The breaker of an instance has opened or closed.
@@ -136,7 +168,7 @@ pub(super) struct BreakerChange {
 
 impl PluginChannel {
     pub(super) fn new(route: watch::Receiver<Route>, wake: Arc<Notify>) -> Self {
-        Self { route, wake, timeout: Some(CALL_TIMEOUT), wait_for_ready: false }
+        Self { route, wake, timeout: Some(CALL_TIMEOUT), wait_for_ready: false, held: None }
     }
 
     /// The deadline for calls that do not bring their own, from the call to the end of its answer. `None` for none, as
@@ -155,16 +187,60 @@ impl PluginChannel {
         self
     }
 
+    /// Holds on to the instance that a call would go to now: gives a channel to it alone, and its [`Broker`]. For calls
+    /// that carry one of the broker's ids, which is nothing to any other instance.
+    ///
+    /// It is an open call until the channel and its clones are dropped: the plugin is not idle, and an instance that another
+    /// takes over from goes on to answer it, for [`Swap::drain`](super::Swap::drain) at most. When the instance has ended,
+    /// calls fail with [`CallError::Down`]: hold on to the next one then.
+    ///
+    /// ```no_run
+    /// # use plugin_sdk::host::{CallError, PluginChannel};
+    /// # use tonic::{Request, service::Routes};
+    /// # async fn example(plugin: PluginChannel, routes: Routes) -> Result<(), Box<dyn std::error::Error>> {
+    /// let (channel, broker) = plugin.hold().await?;
+    /// let server = broker.accept_and_serve(broker.next_id(), routes).await?;
+    /// // A call on `channel`, with `server.id()` in it, then.
+    /// # drop((channel, server));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of a call that is not sent: it wakes a plugin that rests, and waits, within the channel's
+    /// [`timeout`](Self::timeout), as calls do.
+    pub async fn hold(&self) -> Result<(Self, Broker), CallError> {
+        let mut channel = self.clone();
+        let mut deadline = self.timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+        let (route, inside) = tokio::select! {
+            biased;
+            entered = channel.enter() => entered?,
+            () = passed(&mut deadline) => return Err(CallError::TimedOut),
+        };
+        let broker = route.broker.clone();
+        channel.held = Some(Arc::new(Held { route, inside }));
+        Ok((channel, broker))
+    }
+
     /// The number of the instance that calls go to, and `None` while there is none.
     #[must_use]
     pub fn instance(&self) -> Option<u64> {
-        self.route.borrow().instance()
+        self.of_live(|route| route.instance)
+    }
+
+    fn of_live<T>(&self, part: impl FnOnce(&LiveRoute) -> T) -> Option<T> {
+        let current = self.route.borrow();
+        match &self.held {
+            Some(held) => held.check(&current).ok().map(|()| part(&held.route)),
+            None => current.live().map(|route| part(route)),
+        }
     }
 
     /// Waits until calls go to another instance than `known`, or to none if it was one. For those who keep a stream open, which
     /// has to be opened anew then: after a swap the old instance is given some time to end its streams. Cancel safe.
     ///
-    /// Waits for ever once the supervisor is gone.
+    /// On a channel that [holds on](Self::hold) to an instance it tells of the one that other channels call: one more reason to
+    /// let go. Waits for ever once the supervisor is gone.
     pub async fn instance_changed(&mut self, known: Option<u64>) -> Option<u64> {
         // Its guard must not be held over an await: whoever spawns this needs it to be `Send`.
         let changed =
@@ -181,18 +257,18 @@ impl PluginChannel {
     }
 
     /// Finds the instance to call, and enters.
-    async fn enter(&mut self) -> Result<Call, CallError> {
+    async fn enter(&mut self) -> Result<(Arc<LiveRoute>, Inside), CallError> {
+        if let Some(held) = &self.held {
+            held.check(&self.route.borrow())?;
+            return Ok((Arc::clone(&held.route), held.inside.another()));
+        }
         loop {
             let route = self.route.borrow_and_update().clone();
             match route {
                 Route::Live(route) => {
-                    let Some(admission) = route.breaker.admit(Instant::now()) else {
-                        return Err(CallError::Suspended);
-                    };
-                    let trial = Trial { route: Arc::clone(&route), admission, judged: false };
                     // A closed gate has another route behind it, or will have.
                     if let Some(inside) = route.gate.enter() {
-                        return Ok(Call { trial, _inside: inside });
+                        return Ok((route, inside));
                     }
                 }
                 Route::Asleep => self.wake(),
@@ -204,6 +280,13 @@ impl PluginChannel {
                 return Err(CallError::Down);
             }
         }
+    }
+
+    /// Enters, unless calls are suspended.
+    async fn begin(&mut self) -> Result<Call, CallError> {
+        let (route, inside) = self.enter().await?;
+        let admission = route.breaker.admit(Instant::now()).ok_or(CallError::Suspended)?;
+        Ok(Call { trial: Trial { route, admission, judged: false }, _inside: inside })
     }
 }
 
@@ -223,7 +306,7 @@ impl Service<Request<Body>> for PluginChannel {
             let mut deadline = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
             let call = tokio::select! {
                 biased;
-                entered = channel.enter() => entered?,
+                begun = channel.begin() => begun?,
                 () = passed(&mut deadline) => return Err(CallError::TimedOut.into()),
             };
             let sent = tokio::select! {

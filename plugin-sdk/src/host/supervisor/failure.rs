@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use super::PrepareError;
 use crate::host::{AttachError, Exit, ExitKind, HealthError, LaunchError};
 use crate::one_line;
 
@@ -18,6 +19,8 @@ pub enum Failure {
     Start(Arc<LaunchError>),
     /// It cannot be attached to.
     Attach(Arc<AttachError>),
+    /// It started, and the application could not [prepare](crate::host::Supervisor::prepare) it.
+    Prepare(Arc<PrepareError>),
     /// It served, and ended.
     Ended(Exit),
     /// It did not answer health checks, and was killed.
@@ -47,7 +50,7 @@ impl Failure {
                         | AttachError::AutoMtls
                 )
             }
-            Self::Ended(_) | Self::Silent { .. } | Self::Lost => false,
+            Self::Prepare(_) | Self::Ended(_) | Self::Silent { .. } | Self::Lost => false,
         }
     }
 
@@ -68,7 +71,7 @@ impl Failure {
                 AttachError::Unhealthy { source, .. } => source,
                 _ => return false,
             },
-            Self::Ended(_) | Self::Silent { .. } | Self::Lost => return false,
+            Self::Prepare(_) | Self::Ended(_) | Self::Silent { .. } | Self::Lost => return false,
         };
         matches!(health, HealthError::NotServing(_))
     }
@@ -82,7 +85,7 @@ impl Failure {
                 LaunchError::Exited { exit, .. } => Some(exit),
                 _ => None,
             },
-            Self::Attach(_) | Self::Lost => None,
+            Self::Attach(_) | Self::Prepare(_) | Self::Lost => None,
         }
     }
 
@@ -92,6 +95,7 @@ impl Failure {
         match self {
             Self::Start(error) => one_line(&**error).to_string(),
             Self::Attach(error) => one_line(&**error).to_string(),
+            Self::Prepare(error) => one_line(&**error).to_string(),
             other => other.to_string(),
         }
     }
@@ -102,6 +106,7 @@ impl Error for Failure {
         match self {
             Self::Start(error) => Some(&**error),
             Self::Attach(error) => Some(&**error),
+            Self::Prepare(error) => Some(&**error),
             Self::Ended(_) | Self::Silent { .. } | Self::Lost => None,
         }
     }
@@ -135,6 +140,7 @@ impl fmt::Display for Failure {
                 AttachError::AutoMtls => f.write_str("AutoMTLS is not possible"),
                 AttachError::SocketDir(_) => f.write_str("no directory for the socket"),
             },
+            Self::Prepare(_) => f.write_str("not prepared"),
             Self::Ended(exit) if exit.status == ExitKind::Unknown => f.write_str("ended"),
             Self::Ended(exit) => write!(f, "exited: {exit}"),
             Self::Silent { probes, .. } => write!(f, "did not answer {probes} health checks"),

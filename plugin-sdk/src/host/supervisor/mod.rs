@@ -25,6 +25,7 @@ mod gate;
 mod instance;
 mod machine;
 mod policy;
+mod prepare;
 mod start;
 mod state;
 mod swap;
@@ -48,6 +49,7 @@ pub use crash::CrashReport;
 pub use event::{Event, EventKind};
 pub use failure::Failure;
 pub use policy::{Intensity, Probe, Restart, RestartPolicy, Swap};
+pub use prepare::{NewInstance, PrepareError};
 pub use state::{Degradation, GiveUpReason, Live, PluginState, PluginStatus, SourceInfo, StopReason};
 
 use super::journal::Journal;
@@ -58,6 +60,7 @@ use channel::Route;
 use event::Recorder;
 use machine::Order;
 use policy::Settings;
+use prepare::Prepare;
 use start::Source;
 use task::{Parts, Reply, Request, Task};
 
@@ -140,6 +143,38 @@ impl Supervisor {
     /// alone.
     pub fn crash_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.settings.crash_dir = Some(dir.into());
+        self
+    }
+
+    /// Has the application do with each new instance what has to be done before others call it, in a restart and in a swap
+    /// as at the first start: mostly to give it the id of a host's service, as each instance has a broker of its own, whose ids end
+    /// with it. What it returns is kept for as long as the instance lives, such as the
+    /// [`BrokeredServer`](crate::BrokeredServer), which ends when it is dropped.
+    ///
+    /// If it fails, or takes longer than 10 s, the instance is ended, and has failed to start: [`Failure::Prepare`].
+    ///
+    /// ```no_run
+    /// # use plugin_sdk::host::{Launch, Supervisor};
+    /// # use tonic::{Status, service::Routes, transport::Channel};
+    /// # async fn set_up(channel: Channel, id: u32) -> Result<(), Status> { Ok(()) }
+    /// # fn example(launch: Launch, host_services: Routes) {
+    /// let plugin = Supervisor::launch(launch).prepare(move |new| {
+    ///     let routes = host_services.clone();
+    ///     async move {
+    ///         let server = new.broker.accept_and_serve(new.broker.next_id(), routes).await?;
+    ///         set_up(new.channel, server.id()).await?; // A call of the application's own contract.
+    ///         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(server)
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    pub fn prepare<F, K, E>(mut self, prepare: impl Fn(NewInstance) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<K, E>> + Send + 'static,
+        K: Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.settings.prepare = Some(Prepare::new(prepare));
         self
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Backoff;
+use super::prepare::Prepare;
 use super::swap::WarmUp;
 
 /// When a plugin that has ended is started again.
@@ -100,6 +101,7 @@ pub(super) struct Settings {
     pub(super) idle_after: Option<Duration>,
     pub(super) watch_file: bool,
     pub(super) crash_dir: Option<PathBuf>,
+    pub(super) prepare: Option<Prepare>,
     pub(super) warm_up: Option<WarmUp>,
 }
 

@@ -10,6 +10,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,10 +20,9 @@ use tonic::transport::Channel;
 
 use super::crash::OomKills;
 use super::instance::{self, Instance};
-use super::start::{NotStarted, Source, Starting};
+use super::start::{NotStarted, Source, Started, Starting};
 use super::task::{Done, Reply, Task, answer};
 use super::{EventKind, OrderError, one_line};
-use crate::host::Plugin;
 
 /// Hands what the old instance knows over to the new one, before it is called.
 pub(super) type WarmUp = Arc<dyn Fn(Channel, Channel) -> WarmingUp + Send + Sync>;
@@ -83,7 +83,7 @@ pub(super) enum Successor {
 
 /// What happened to a swap.
 pub(super) enum Happened {
-    Started(Result<Box<Plugin>, NotStarted>),
+    Started(Result<Started, NotStarted>),
     WarmedUp(Result<(), String>),
     /// To the instance that has to be well for a while.
     Instance(instance::Happened),
@@ -154,15 +154,16 @@ impl Draining {
 
 impl Task {
     pub(super) fn begin_swap(&self, source: Source, number: u64, reply: Option<Reply>) -> Swapping {
-        let (starting, begun, oom_kills) = (source.start(), Instant::now(), OomKills::now());
+        let (starting, begun, oom_kills) =
+            (source.start(self.settings.prepare.clone()), Instant::now(), OomKills::now());
         Swapping::Starting(Begun { starting, source, number, begun, oom_kills, reply })
     }
 
     pub(super) fn swapped(&mut self, happened: Happened) {
         let swapping = std::mem::replace(&mut self.swapping, Swapping::No);
         let next = match (swapping, happened) {
-            (Swapping::Starting(begun), Happened::Started(Ok(plugin))) => {
-                let instance = self.instance(begun.number, plugin, begun.oom_kills);
+            (Swapping::Starting(begun), Happened::Started(Ok(started))) => {
+                let instance = self.instance(begun.number, started, begun.oom_kills);
                 self.begun(Candidate { instance, source: begun.source, reply: begun.reply })
             }
             (Swapping::Starting(Begun { reply, .. }), Happened::Started(Err(not_started))) => {
@@ -232,6 +233,9 @@ impl Task {
     fn switch(&mut self, candidate: Candidate) -> Swapping {
         let Candidate { instance, source, reply } = candidate;
         let old = self.take_running();
+        if let Some(old) = &old {
+            old.route.retired.store(true, Ordering::Release);
+        }
         self.adopt(source);
         self.take_over(instance);
         // No swap is begun while one drains.

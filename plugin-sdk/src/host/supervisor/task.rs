@@ -18,10 +18,9 @@ use super::instance::{Happened, Instance};
 use super::machine::{Act, Input, Machine, Order, Phase, Then};
 use super::policy::Settings;
 use super::random;
-use super::start::{NotStarted, Source, Starting};
+use super::start::{NotStarted, Source, Started, Starting};
 use super::swap::{Begun, Candidate, Draining, Successor, Swapping};
 use super::{Degradation, EventKind, Failure, Live, OrderError, PluginState, PluginStatus, StopReason};
-use crate::host::Plugin;
 use crate::host::journal::Journal;
 use crate::host::logbook::LogBook;
 
@@ -105,7 +104,7 @@ enum Work {
 
 /// What happened to it.
 enum Worked {
-    Started(Result<Box<Plugin>, NotStarted>),
+    Started(Result<Started, NotStarted>),
     Happened(Happened),
     Killed(Box<Instance>, Failure),
     Gone,
@@ -128,9 +127,7 @@ enum Woken {
     Request(Option<Request>),
     Worked(Worked),
     Swapped(super::swap::Happened),
-    Drained {
-        open_calls: usize,
-    },
+    Drained { open_calls: usize },
     Wanted,
     Breaker(BreakerChange),
     Timer,
@@ -317,7 +314,7 @@ impl Task {
         self.status.send_modify(|status| status.restarts += u64::from(restart));
         self.recorder.note(Some(number), None, EventKind::Starting { attempt: self.machine.attempt() });
         let (begun, oom_kills) = (Instant::now(), OomKills::now());
-        let starting = self.source.start();
+        let starting = self.source.start(self.settings.prepare.clone());
         self.work = Work::Starting { starting, number, begun, oom_kills, adopt: None };
     }
 
@@ -350,11 +347,11 @@ impl Task {
         match (std::mem::replace(&mut self.work, Work::Nothing), worked) {
             (Work::Starting { number, begun, oom_kills, adopt, .. }, Worked::Started(outcome)) => {
                 match outcome {
-                    Ok(plugin) => {
+                    Ok(started) => {
                         if let Some(source) = adopt {
                             self.adopt(source);
                         }
-                        let instance = self.instance(number, plugin, oom_kills);
+                        let instance = self.instance(number, started, oom_kills);
                         self.serve(instance, begun.elapsed());
                         let _ = self.step(Input::Started);
                     }
@@ -495,8 +492,8 @@ impl Task {
         self.plan_idle_check();
     }
 
-    pub(super) fn instance(&self, number: u64, plugin: Box<Plugin>, oom_kills: OomKills) -> Box<Instance> {
-        Box::new(Instance::new(number, plugin, oom_kills, self.settings.probe, self.changes.0.clone()))
+    pub(super) fn instance(&self, number: u64, started: Started, oom_kills: OomKills) -> Box<Instance> {
+        Box::new(Instance::new(number, started, oom_kills, self.settings.probe, self.changes.0.clone()))
     }
 
     pub(super) fn adopt(&mut self, source: Source) {
