@@ -12,10 +12,10 @@ use rustix::process::Signal;
 use sample_plugin::Greeter;
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::SampleServer;
-use support::{LIMIT, SAMPLE, is_running, sample, script, signal, until};
+use support::{LIMIT, SAMPLE, contract, is_running, sample, script, signal, until};
 use tokio::sync::mpsc;
 use tonic::service::Routes;
-use tonic::Status;
+use tonic::{Code, Status};
 
 mod support;
 
@@ -170,5 +170,34 @@ async fn a_swap_to_an_instance_that_cannot_be_prepared_is_refused() {
     let error = plugin.handle().reload(Some(other.program().to_path_buf())).await.unwrap_err();
     assert!(matches!(error, OrderError::NotStarted(Failure::Prepare(_))), "{error:?}");
     assert_eq!(SampleClient::new(plugin.channel()).who(()).await.unwrap().into_inner(), "rust 1");
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_of_one_version_is_told_when_another_one_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let speaks = |version: u32| {
+        let dir = dir.path().join(version.to_string());
+        std::fs::create_dir(&dir).unwrap();
+        script(&dir, &format!("PLUGIN_PROTOCOL_VERSIONS={version} exec {SAMPLE}")).program().to_path_buf()
+    };
+    let (one, two) = (speaks(1), speaks(2));
+    let plugin = serving(supervisor(Launch::new(one, contract(&[1, 2])))).await;
+    let channel = plugin.channel();
+    let mut of_one = SampleClient::new(channel.clone().for_version(1));
+    let mut of_two = SampleClient::new(channel.clone().wait_for_ready(true).for_version(2));
+    assert_eq!(channel.app_version(), Some(1.into()));
+    assert_eq!(of_one.who(()).await.unwrap().into_inner(), "rust 1");
+    let error = of_two.who(()).await.unwrap_err();
+    let other = CallError::OtherVersion { wanted: 2.into(), serves: 1.into() };
+    assert_eq!((CallError::of(&error), error.code()), (Some(other), Code::FailedPrecondition));
+
+    plugin.handle().reload(Some(two)).await.unwrap();
+    assert_eq!(channel.app_version(), Some(2.into()));
+    assert_eq!(of_two.who(()).await.unwrap().into_inner(), "rust 2");
+    let error = CallError::of(&of_one.who(()).await.unwrap_err());
+    assert_eq!(error, Some(CallError::OtherVersion { wanted: 1.into(), serves: 2.into() }));
+    let held = channel.for_version(1).hold().await.map(|_| ()).unwrap_err();
+    assert_eq!(Some(held), error);
     plugin.shutdown().await;
 }

@@ -24,6 +24,7 @@ use tower::Service;
 
 use super::breaker::{Admission, Breaker, Change};
 use super::gate::{Gate, Inside};
+use crate::AppVersion;
 use crate::services::{Broker, grpc_timeout, grpc_timeout_value};
 
 /// How long a call may take that says nothing of its own. A hung plugin must not hang its callers.
@@ -44,6 +45,8 @@ pub struct PluginChannel {
     wake: Arc<Notify>,
     timeout: Option<Duration>,
     wait_for_ready: bool,
+    /// The one version that calls are for.
+    version: Option<AppVersion>,
     /// The one instance that calls go to.
     held: Option<Arc<Held>>,
 }
@@ -67,6 +70,15 @@ pub enum CallError {
     /// The deadline has passed. It may have been executed. `DEADLINE_EXCEEDED`.
     #[error("the plugin did not answer in time")]
     TimedOut,
+    /// The instance that serves speaks another version than the one that this channel [is for](PluginChannel::for_version).
+    /// Nothing was sent, and trying again is of no use until there is another instance. `FAILED_PRECONDITION`.
+    #[error("the plugin speaks version {serves}, this call is for version {wanted}")]
+    OtherVersion {
+        /// What the channel is for.
+        wanted: AppVersion,
+        /// What the instance speaks.
+        serves: AppVersion,
+    },
 }
 
 impl CallError {
@@ -81,7 +93,10 @@ impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         let code = match error {
             CallError::TimedOut => Code::DeadlineExceeded,
-            _ => Code::Unavailable,
+            CallError::OtherVersion { .. } => Code::FailedPrecondition,
+            CallError::Down | CallError::NotServing | CallError::Suspended | CallError::Interrupted => {
+                Code::Unavailable
+            }
         };
         let mut status = Status::new(code, error.to_string());
         status.set_source(Arc::new(error));
@@ -127,6 +142,7 @@ impl Route {
 #[derive(Debug)]
 pub(super) struct LiveRoute {
     pub(super) instance: u64,
+    pub(super) app_version: AppVersion,
     pub(super) channel: Channel,
     pub(super) broker: Broker,
     pub(super) gate: Gate,
@@ -168,7 +184,7 @@ pub(super) struct BreakerChange {
 
 impl PluginChannel {
     pub(super) fn new(route: watch::Receiver<Route>, wake: Arc<Notify>) -> Self {
-        Self { route, wake, timeout: Some(CALL_TIMEOUT), wait_for_ready: false, held: None }
+        Self { route, wake, timeout: Some(CALL_TIMEOUT), wait_for_ready: false, version: None, held: None }
     }
 
     /// The deadline for calls that do not bring their own, from the call to the end of its answer. `None` for none, as
@@ -184,6 +200,15 @@ impl PluginChannel {
     #[must_use]
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
+        self
+    }
+
+    /// Has calls fail with [`CallError::OtherVersion`], and not be sent, while the instance that serves speaks another
+    /// version of the contract than this one. For hosts that know several: a client is made for one of them, and a restart or
+    /// a swap may bring another. Default: calls go to whatever serves.
+    #[must_use]
+    pub fn for_version(mut self, version: impl Into<AppVersion>) -> Self {
+        self.version = Some(version.into());
         self
     }
 
@@ -228,6 +253,12 @@ impl PluginChannel {
         self.of_live(|route| route.instance)
     }
 
+    /// The version that this instance speaks, and `None` while there is none.
+    #[must_use]
+    pub fn app_version(&self) -> Option<AppVersion> {
+        self.of_live(|route| route.app_version)
+    }
+
     fn of_live<T>(&self, part: impl FnOnce(&LiveRoute) -> T) -> Option<T> {
         let current = self.route.borrow();
         match &self.held {
@@ -260,12 +291,14 @@ impl PluginChannel {
     async fn enter(&mut self) -> Result<(Arc<LiveRoute>, Inside), CallError> {
         if let Some(held) = &self.held {
             held.check(&self.route.borrow())?;
+            self.check_version(held.route.app_version)?;
             return Ok((Arc::clone(&held.route), held.inside.another()));
         }
         loop {
             let route = self.route.borrow_and_update().clone();
             match route {
                 Route::Live(route) => {
+                    self.check_version(route.app_version)?;
                     // A closed gate has another route behind it, or will have.
                     if let Some(inside) = route.gate.enter() {
                         return Ok((route, inside));
@@ -279,6 +312,13 @@ impl PluginChannel {
             if self.route.changed().await.is_err() {
                 return Err(CallError::Down);
             }
+        }
+    }
+
+    fn check_version(&self, serves: AppVersion) -> Result<(), CallError> {
+        match self.version {
+            Some(wanted) if wanted != serves => Err(CallError::OtherVersion { wanted, serves }),
+            _ => Ok(()),
         }
     }
 

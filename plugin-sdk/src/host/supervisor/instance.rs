@@ -82,6 +82,7 @@ impl Instance {
         };
         let route = Arc::new(LiveRoute {
             instance: number,
+            app_version: plugin.app_version(),
             channel: plugin.channel(),
             broker: plugin.broker().clone(),
             gate: Gate::new(),
