@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use plugin_sdk::host::{
     Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, LaunchError, Live,
     NotReady, OrderError, PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart,
-    RestartPolicy, SourceInfo, StopReason, Supervised, Supervisor, Swap,
+    RestartPolicy, Security, SourceInfo, StopReason, Supervised, Supervisor, Swap,
 };
 use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
@@ -138,13 +138,24 @@ async fn a_plugin_that_never_serves_is_given_up_until_an_operator_clears_it() {
 
 #[tokio::test]
 async fn what_no_restart_can_mend_is_given_up_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let plugin = supervise(script(dir.path(), "echo '1|1|unix|/tmp/x|netrpc|'; exec sleep 1000"));
-    let gave_up = |state: &PluginState| matches!(state, PluginState::GaveUp { .. });
-    let status = state(plugin.handle(), "given up", gave_up).await;
-    assert!(matches!(status.state, PluginState::GaveUp { why: GiveUpReason::Permanent, .. }));
-    assert_eq!(status.starts, 1);
-    plugin.shutdown().await;
+    let certificate = "AAAA".repeat(100);
+    // One half asks for what the other has not got, and neither changes between two starts.
+    for (security, multiplexing, line) in [
+        (Security::Plain, false, "1|1|unix|/tmp/x|netrpc|"),
+        (Security::AutoMtls, false, "1|1|unix|/tmp/x|grpc|"),
+        (Security::Plain, false, &format!("1|1|unix|/tmp/x|grpc|{certificate}")),
+        (Security::Plain, true, "1|1|unix|/tmp/x|grpc||false"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let launch = script(dir.path(), &format!("echo '{line}'; exec sleep 1000"));
+        let plugin = supervise(launch.security(security).multiplexing(multiplexing));
+        let gave_up = |state: &PluginState| matches!(state, PluginState::GaveUp { .. });
+        let status = state(plugin.handle(), "given up", gave_up).await;
+        let permanent = matches!(status.state, PluginState::GaveUp { why: GiveUpReason::Permanent, .. });
+        assert!(permanent, "{line}: {:?}", status.state);
+        assert_eq!(status.starts, 1, "{line}");
+        plugin.shutdown().await;
+    }
 }
 
 #[tokio::test]
