@@ -236,6 +236,7 @@ impl Supervisor {
 
 /// A plugin that is kept running. Dropping it kills the plugin's process group; [`shutdown`](Self::shutdown) is kinder.
 #[derive(Debug)]
+#[must_use = "dropping it kills the plugin; keep it for as long as the plugin is to run"]
 pub struct Supervised {
     handle: PluginHandle,
     task: JoinHandle<()>,
