@@ -92,7 +92,7 @@ async fn one_client_calls_whichever_instance_serves() {
         ["starting", "serving", "ended", "backing-off", "starting", "serving"],
         "the trace is the documented one"
     );
-    plugin.shutdown().await;
+    assert!(plugin.shutdown().await.expect("it served").is_success());
     assert!(!is_running(pid(&second)));
     let error = CallError::of(&client.who(()).await.unwrap_err());
     assert_eq!(error, Some(CallError::Down));
@@ -881,7 +881,7 @@ async fn dropping_it_kills_and_shutting_down_leaves_nothing_even_in_a_start() {
     let found = || std::fs::read_to_string(&pid_file).ok()?.trim().parse::<u32>().ok();
     until("it is being started", async || found().is_some()).await;
     let begun = Instant::now();
-    starting.shutdown().await;
+    assert_eq!(starting.shutdown().await, None, "none has served");
     assert!(!is_running(found().unwrap()));
     assert!(begun.elapsed() < Duration::from_secs(10), "a start that is given up is not waited for");
 }

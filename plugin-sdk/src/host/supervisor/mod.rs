@@ -54,7 +54,7 @@ pub use state::{Degradation, GiveUpReason, Live, PluginState, PluginStatus, Sour
 
 use super::journal::Journal;
 use super::logbook::{LogBook, LogLine};
-use super::{Attach, Launch};
+use super::{Attach, Exit, Launch};
 use crate::{AppVersion, one_line};
 use channel::Route;
 use event::Recorder;
@@ -272,12 +272,14 @@ impl Supervised {
     /// Ends the plugin as [`Plugin::shutdown`](super::Plugin::shutdown) does, and with it a swap under way and an instance that
     /// another has taken over from, whatever calls it has. Keeps it no longer: calls fail from now on. A service that was
     /// attached to is left running. Dropping the future kills, as dropping this does.
-    pub async fn shutdown(mut self) {
+    ///
+    /// Gives the end of the instance that served; `None` if none did.
+    pub async fn shutdown(mut self) -> Option<Exit> {
         let (done, finished) = oneshot::channel();
-        if self.handle.request.send(Request::Shutdown { done }).await.is_ok() {
-            let _finished_or_gone = finished.await;
-        }
+        let asked = self.handle.request.send(Request::Shutdown { done }).await;
+        let exit = if asked.is_ok() { finished.await.ok().flatten() } else { None };
         let _ended = (&mut self.task).await;
+        exit
     }
 }
 

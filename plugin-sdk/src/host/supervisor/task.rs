@@ -21,6 +21,7 @@ use super::random;
 use super::start::{NotStarted, Source, Started, Starting};
 use super::swap::{Begun, Candidate, Draining, Successor, Swapping};
 use super::{Degradation, EventKind, Failure, Live, OrderError, PluginState, PluginStatus, StopReason};
+use crate::host::Exit;
 use crate::host::journal::Journal;
 use crate::host::logbook::LogBook;
 
@@ -29,7 +30,7 @@ use crate::host::logbook::LogBook;
 pub(super) enum Request {
     Order { order: Order, reply: Reply },
     Reload { program: Option<PathBuf>, reply: Reply },
-    Shutdown { done: oneshot::Sender<()> },
+    Shutdown { done: oneshot::Sender<Option<Exit>> },
 }
 
 /// To whoever waits for what an order leads to: the instance that serves then, if one does.
@@ -155,6 +156,23 @@ impl Work {
             }
         }
     }
+
+    /// Ends what there is. Tells how the instance ended that was running.
+    async fn end(self) -> Option<Exit> {
+        match self {
+            Self::Nothing => None,
+            Self::Starting { starting, .. } => {
+                starting.give_up().await;
+                None
+            }
+            Self::Running(instance) => Some(instance.plugin.shutdown().await),
+            Self::Killing { killing } => killing.await.1.exit().cloned(),
+            Self::Ending(ending) => {
+                ending.await;
+                None
+            }
+        }
+    }
 }
 
 impl Task {
@@ -222,9 +240,9 @@ impl Task {
             }
             self.next_reload();
         };
-        self.finish().await;
+        let exit = self.finish().await;
         if let Some(done) = done {
-            let _nobody_waits = done.send(());
+            let _nobody_waits = done.send(exit);
         }
     }
 
@@ -330,16 +348,7 @@ impl Task {
         let work = std::mem::replace(&mut self.work, Work::Nothing);
         self.unwell = None;
         self.work = Work::Ending(Box::pin(async move {
-            let work = async {
-                match work {
-                    Work::Nothing => {}
-                    Work::Starting { starting, .. } => starting.give_up().await,
-                    Work::Running(instance) => _ = instance.plugin.shutdown().await,
-                    Work::Killing { killing } => _ = killing.await,
-                    Work::Ending(ending) => ending.await,
-                }
-            };
-            tokio::join!(work, candidate);
+            tokio::join!(work.end(), candidate);
         }));
     }
 
@@ -784,27 +793,24 @@ impl Task {
         }
     }
 
-    /// Ends everything, for good.
-    async fn finish(mut self) {
+    /// Ends everything, for good. Tells how the instance ended that was running.
+    async fn finish(mut self) -> Option<Exit> {
         let running = !matches!(self.work, Work::Nothing) || self.is_swapping();
         if running {
             self.note(EventKind::Stopping);
             self.status.send_modify(|status| status.state = PluginState::Stopping);
             self.route.send_replace(Route::Down);
         }
-        self.end();
+        let candidate = self.give_up_swap(&OrderError::Superseded);
+        let work = std::mem::replace(&mut self.work, Work::Nothing);
         let draining = self.draining.take();
         let drained = async {
             let mut draining = draining?;
             draining.cut();
             Some(draining.ended().await)
         };
-        let ended = async {
-            if let Work::Ending(ending) = std::mem::replace(&mut self.work, Work::Nothing) {
-                ending.await;
-            }
-        };
-        if let (Some(open_calls), ()) = tokio::join!(drained, ended) {
+        let (exit, drained, ()) = tokio::join!(work.end(), drained, candidate);
+        if let Some(open_calls) = drained {
             self.note(EventKind::Drained { open_calls });
         }
         let why = StopReason::Shutdown;
@@ -816,6 +822,7 @@ impl Task {
         self.route.send_replace(Route::Down);
         while self.reports.join_next().await.is_some() {}
         drop(self.log_book);
+        exit
     }
 }
 
