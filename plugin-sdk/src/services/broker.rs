@@ -138,6 +138,7 @@ pub enum BrokerError {
 
 /// A brokered server. It ends, after the calls that are running, when this is dropped or the broker closes.
 #[derive(Debug)]
+#[must_use = "dropping it ends the server; keep it for as long as the other side is to call it"]
 pub struct BrokeredServer {
     id: u32,
     _stop: DropGuard,
@@ -233,6 +234,11 @@ impl Broker {
         // A server that has gone, or is flooded: dropping the stream resets it.
         let _ = server.try_send(stream);
         None
+    }
+
+    #[cfg(feature = "host")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.is_cancelled()
     }
 
     fn check_open(&self) -> Result<(), BrokerError> {
