@@ -34,12 +34,19 @@ const MOST_SKIPPED: u32 = 4096;
 /// Those who take part in a call have it for a fraction of this.
 const LOST: Duration = Duration::from_micros(500);
 
+/// As many answers in time save what such a look costs. So many writes are skipped after one, and twice as many after each that comes
+/// before looking has paid again for what was skipped.
+const FEWEST_SKIPPED_AFTER_LOSS: u32 = 64;
+
 /// Of one socket.
 #[derive(Debug)]
 pub(crate) struct BusyPoll {
     state: State,
     tries: u32,
     next_skipped: u32,
+    next_skipped_after_loss: u32,
+    /// Answers in time since the core was lost.
+    in_time: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +69,17 @@ impl BusyPoll {
     pub(crate) fn new() -> Self {
         static IS_ON: LazyLock<bool> =
             LazyLock::new(|| std::env::var_os(VARIABLE).is_none_or(|value| is_on(&value)));
-        Self { state: if *IS_ON { State::Quiet } else { State::Off }, tries: 0, next_skipped: FEWEST_SKIPPED }
+        Self::in_state(if *IS_ON { State::Quiet } else { State::Off })
+    }
+
+    fn in_state(state: State) -> Self {
+        Self {
+            state,
+            tries: 0,
+            next_skipped: FEWEST_SKIPPED,
+            next_skipped_after_loss: FEWEST_SKIPPED_AFTER_LOSS,
+            in_time: 0,
+        }
     }
 
     /// Something was written. The task is polled again if an answer is to be looked for.
@@ -110,7 +127,11 @@ impl BusyPoll {
     fn ends(&mut self, now: impl FnOnce() -> Instant) {
         let State::Looking { since } = self.state else { return };
         if is_in_time(since, now()) {
-            *self = Self { state: State::Quiet, tries: 0, next_skipped: FEWEST_SKIPPED };
+            (self.state, self.tries, self.next_skipped) = (State::Quiet, 0, FEWEST_SKIPPED);
+            self.in_time = self.in_time.saturating_add(1);
+            if self.in_time >= self.next_skipped_after_loss {
+                self.next_skipped_after_loss = FEWEST_SKIPPED_AFTER_LOSS;
+            }
         } else {
             // Others had the core meanwhile, so that it was not idle and nothing was saved.
             self.was_in_vain();
@@ -119,8 +140,9 @@ impl BusyPoll {
 
     fn had_core_back(&mut self, after: Duration) {
         if after >= LOST {
-            // One such look costs more than a hundred others save.
-            self.state = State::Skipping { writes: MOST_SKIPPED };
+            self.state = State::Skipping { writes: self.next_skipped_after_loss };
+            self.next_skipped_after_loss = (self.next_skipped_after_loss * 2).min(MOST_SKIPPED);
+            self.in_time = 0;
         }
     }
 
@@ -158,7 +180,7 @@ mod tests {
     const LATE: Duration = Duration::from_millis(3);
 
     fn quiet() -> BusyPoll {
-        BusyPoll { state: State::Quiet, tries: 0, next_skipped: FEWEST_SKIPPED }
+        BusyPoll::in_state(State::Quiet)
     }
 
     /// Writes, and has the answer after `wait`. Whether it was looked for.
@@ -213,19 +235,46 @@ mod tests {
         assert!(!poll.starts(|| now));
     }
 
-    #[test]
-    fn core_that_others_want_is_hardly_given_away_though_answers_come_in_time() {
-        let (mut poll, mut clock) = (quiet(), Instant::now());
-        let mut lost = 0;
-        for call_number in 0..100_000 {
-            if poll.starts(|| clock) && call_number % 3 == 0 && poll.goes_on(|| clock) {
-                poll.had_core_back(LATE);
-                lost += 1;
+    /// So many calls are answered in time, but each so manieth look loses the core. How often it does.
+    fn losses(poll: &mut BusyPoll, calls: u32, each: u32) -> u32 {
+        let mut clock = Instant::now();
+        let (mut looks, mut lost) = (0, 0);
+        for _ in 0..calls {
+            if poll.starts(|| clock) && poll.goes_on(|| clock) {
+                looks += 1;
+                if looks % each == 0 {
+                    poll.had_core_back(LATE);
+                    lost += 1;
+                }
             }
             clock += SOON;
             poll.ends(|| clock);
         }
-        assert!((20..=30).contains(&lost), "{lost}");
+        lost
+    }
+
+    #[test]
+    fn core_that_others_want_is_hardly_given_away_though_answers_come_in_time() {
+        let mut poll = quiet();
+        let lost = losses(&mut poll, 100_000, 3);
+        assert!((20..=40).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn core_that_is_lost_now_and_then_is_given_away_as_before() {
+        let mut poll = quiet();
+        // Of a thousand calls 64 are not looked for after each loss.
+        let lost = losses(&mut poll, 100_000, 1_000);
+        assert!((90..=100).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn core_that_was_wanted_by_others_is_given_away_again_once_it_is_not() {
+        let mut poll = quiet();
+        losses(&mut poll, 100_000, 3);
+        losses(&mut poll, 3 * MOST_SKIPPED, u32::MAX);
+        assert_eq!(losses(&mut poll, 1_000, 1_000 - FEWEST_SKIPPED_AFTER_LOSS), 1);
+        assert_eq!(poll.next_skipped_after_loss, FEWEST_SKIPPED_AFTER_LOSS * 2);
     }
 
     #[test]
@@ -242,7 +291,7 @@ mod tests {
 
     #[test]
     fn off_is_off_and_asks_for_no_time() {
-        let mut poll = BusyPoll { state: State::Off, ..quiet() };
+        let mut poll = BusyPoll::in_state(State::Off);
         let never = || -> Instant { unreachable!("the clock is read") };
         for _ in 0..100 {
             assert!(!poll.starts(never));
