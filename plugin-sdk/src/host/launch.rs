@@ -87,9 +87,9 @@ pub enum Environment {
 }
 
 impl Environment {
-    /// What [`Environment::Clean`] lets through.
-    pub const CLEAN_ENVIRONMENT: [&str; 8] =
-        ["HOME", "LANG", "LC_ALL", "PATH", BUSY_POLL, "TMPDIR", "TZ", "USER"];
+    /// What [`Environment::Clean`] lets through. Later versions of this crate may let through more of the kind.
+    pub const CLEAN_ENVIRONMENT: &[&str] =
+        &["HOME", "LANG", "LC_ALL", "PATH", BUSY_POLL, "TMPDIR", "TZ", "USER"];
 
     fn lets_through(self, name: &OsStr) -> bool {
         match self {
@@ -195,7 +195,7 @@ impl Launch {
         }
     }
 
-    /// What the plugin is called in logs. Default: the name of its file.
+    /// What the plugin is called in logs, of which `manual::lifecycle` says what is in them. Default: the name of its file.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
