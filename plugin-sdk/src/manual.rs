@@ -4,6 +4,9 @@
 //! everything that speaks gRPC through HashiCorp's go-plugin. Nothing else has to be read: service definitions, file
 //! formats and time limits are all here. Where this crate decides differently from go-plugin, the page says so.
 //!
+//! Whoever writes a host or a plugin with this crate wants the README first, then [`lifecycle`] and [`security`], and may leave
+//! [`protocol`] until something does not work.
+//!
 //! | page | answers |
 //! |---|---|
 //! | [`protocol`] | what is on the wire: variables, the handshake line, TLS, services, broker, multiplexing, reattach, logs |
