@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plugin_sdk::plugin::{Closing, Context, HealthReporter};
-use plugin_sdk::{Broker, BrokerError, BrokeredServer};
+use plugin_sdk::{Broker, BrokeredServer};
 use prost::Message;
 use prost_types::Any;
 use tokio_stream::{Stream, StreamExt};
@@ -82,14 +82,14 @@ impl Sample for Service {
     }
 
     async fn call_back(&self, request: Request<u32>) -> Result<Response<Vec<u8>>, Status> {
-        let channel = Broker::of(&request).map_err(unavailable)?.dial(*request.get_ref()).await;
-        SampleClient::new(channel.map_err(unavailable)?).echo(b"from plugin".to_vec()).await
+        let channel = Broker::of(&request)?.dial(*request.get_ref()).await?;
+        SampleClient::new(channel).echo(b"from plugin".to_vec()).await
     }
 
     async fn lend(&self, request: Request<()>) -> Result<Response<u32>, Status> {
-        let broker = Broker::of(&request).map_err(unavailable)?;
+        let broker = Broker::of(&request)?;
         let routes = Routes::new(SampleServer::new(self.clone()));
-        let server = broker.accept_and_serve(broker.next_id(), routes).await.map_err(unavailable)?;
+        let server = broker.accept_and_serve(broker.next_id(), routes).await?;
         let id = server.id();
         self.lent.lock().map_err(|_| Status::internal("poisoned"))?.push(server);
         Ok(Response::new(id))
@@ -129,10 +129,6 @@ impl Sample for Service {
             (other, _) => Err(Status::invalid_argument(format!("cannot die by {other:?}"))),
         }
     }
-}
-
-fn unavailable(error: BrokerError) -> Status {
-    Status::unavailable(plugin_sdk::one_line(&error).to_string())
 }
 
 /// What of a call's metadata is meant to come back: names that begin with `mirror-`.
