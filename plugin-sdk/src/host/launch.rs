@@ -353,6 +353,9 @@ impl Launch {
 
     /// How long the plugin may take to exit when it is asked to, before it gets SIGTERM, and then the same time again
     /// before it gets SIGKILL. Default: 2 s.
+    ///
+    /// It is a limit of the host. How long calls that are running may take is for the plugin to say, which breaks them off
+    /// after its own limit (`PluginBuilder::drain_limit`, 1 s unless its author has set another).
     #[must_use]
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.shutdown_grace = grace;

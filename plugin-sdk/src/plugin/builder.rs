@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::arguments::{ArgumentProblem, Service};
+use super::closing::Closing;
 use super::reflection::Services;
+use super::server::DRAIN_LIMIT;
 use super::{child, service, test_mode};
 use crate::handshake::{EnvProblem, PluginEnv};
 use crate::services::{HealthReporter, Stdio, StdioWriter};
@@ -38,6 +41,7 @@ pub struct PluginBuilder {
     pub(super) network: Network,
     pub(super) tls: Option<TlsConfig>,
     descriptors: Vec<&'static [u8]>,
+    drain_limit: Duration,
 }
 
 /// What a plugin listens on.
@@ -71,6 +75,14 @@ pub struct Context {
     pub(super) app_version: AppVersion,
     pub(super) health: HealthReporter,
     pub(super) stdio: Stdio,
+    pub(super) closing: Closing,
+}
+
+/// What is served to a host, now that its versions are known.
+pub(super) struct Chosen {
+    pub(super) app_version: AppVersion,
+    pub(super) services: Services,
+    pub(super) drain_limit: Duration,
 }
 
 /// Why a plugin could not serve.
@@ -150,6 +162,12 @@ impl Context {
     pub fn stderr(&self) -> StdioWriter {
         self.stdio.stderr()
     }
+
+    /// Tells when the plugin is to end: for streams, and for whatever else would go on until its host ends it.
+    #[must_use]
+    pub fn closing(&self) -> Closing {
+        self.closing.clone()
+    }
 }
 
 impl PluginBuilder {
@@ -162,6 +180,7 @@ impl PluginBuilder {
             network: Network::default(),
             tls: None,
             descriptors: Vec::new(),
+            drain_limit: DRAIN_LIMIT,
         }
     }
 
@@ -176,6 +195,18 @@ impl PluginBuilder {
     #[must_use]
     pub fn tls(mut self, config: TlsConfig) -> Self {
         self.tls = Some(config);
+        self
+    }
+
+    /// How long the calls that are running may take once the plugin is to end; then they are broken off. Default: 1 s.
+    ///
+    /// It is of use only under a host that waits as long before it kills: one made with this crate for its
+    /// `Launch::shutdown_grace`, 2 s by default and then 2 s more. go-plugin's hosts always kill after 2 s. A call that would
+    /// never end by itself should rather listen to [`Context::closing`]. The calls cannot print to the host any
+    /// more, nor dial it.
+    #[must_use]
+    pub fn drain_limit(mut self, limit: Duration) -> Self {
+        self.drain_limit = limit;
         self
     }
 
@@ -282,13 +313,13 @@ impl PluginBuilder {
         Ok(env)
     }
 
-    /// The version to serve to hosts with these, and what makes its services.
-    pub(super) fn choose(&mut self, offered: &AppVersions) -> Result<(AppVersion, Services), ServeError> {
+    /// What to serve to hosts with these versions.
+    pub(super) fn choose(&mut self, offered: &AppVersions) -> Result<Chosen, ServeError> {
         let own: AppVersions = self.versions.keys().copied().collect();
-        let version = own.negotiate(offered).ok_or(ServeError::NoVersion)?;
-        let services = self.versions.remove(&version).ok_or(ServeError::NoVersion)?;
-        let descriptors = std::mem::take(&mut self.descriptors);
-        Ok((version, Services { make: services, descriptors }))
+        let app_version = own.negotiate(offered).ok_or(ServeError::NoVersion)?;
+        let make = self.versions.remove(&app_version).ok_or(ServeError::NoVersion)?;
+        let services = Services { make, descriptors: std::mem::take(&mut self.descriptors) };
+        Ok(Chosen { app_version, services, drain_limit: self.drain_limit })
     }
 
     /// The highest version here.

@@ -23,15 +23,16 @@ pub(super) async fn serve(mut builder: PluginBuilder) -> Result<(), ServeError> 
     let host = HostWatch::new();
     let env = PluginBuilder::environment()?;
     let host = host.with_lifeline(env.lifeline);
-    let (app_version, services) = builder.choose(&env.app_versions)?;
+    let chosen = builder.choose(&env.app_versions)?;
+    let app_version = chosen.app_version;
     let (tls, server_cert) = secure(builder.tls.as_ref(), env.client_cert.as_deref())?;
     let place = builder.network.place(&env);
     let listener = place.bind().await?;
     let multiplexing = env.multiplexing == MultiplexRequest::Wanted;
-    let prepared = Prepared::new(app_version);
+    let prepared = Prepared::new(chosen);
     // Before the application's code runs: what it prints must not be taken for the handshake line.
     let mut capture = Capture::start(prepared.context.stdout()).map_err(ServeError::Stdout)?;
-    let server = prepared.server(services, ShutdownRpc::Ends)?;
+    let server = prepared.server(ShutdownRpc::Ends)?;
     let signals = Signals::install().map_err(ServeError::Signals)?;
 
     let line = HandshakeLine {

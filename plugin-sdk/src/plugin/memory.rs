@@ -37,8 +37,9 @@ impl MemoryPlugin {
         stop: CancellationToken,
         crash: CancellationToken,
     ) -> Result<(Self, impl Future<Output = Result<(), ServeError>> + Send + 'static), ServeError> {
-        let (app_version, services) = builder.choose(offered)?;
-        let server = PluginServer::new(app_version, services, ShutdownRpc::Ends)?;
+        let chosen = builder.choose(offered)?;
+        let app_version = chosen.app_version;
+        let server = PluginServer::new(chosen, ShutdownRpc::Ends)?;
         let (entrance, incoming) = Entrance::new(None, Access::SameUser);
         let place = Place::Unix { dir, group: None };
         let hosts = Arc::new(Hosts { place, tls: None, last_words: server.last_words.clone() });

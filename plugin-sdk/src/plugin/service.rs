@@ -19,7 +19,8 @@ pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Resul
     } else {
         env.app_versions.clone()
     };
-    let (app_version, services) = builder.choose(&offered)?;
+    let chosen = builder.choose(&offered)?;
+    let app_version = chosen.app_version;
     let tls = match &service.tls {
         Some(files) => Some(load(files)?),
         None => builder.tls.clone(),
@@ -36,7 +37,7 @@ pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Resul
         ListenOn::Tcp(address) => Listener::at_tcp(address).await?,
         ListenOn::Activated(socket) => Listener::inherited(socket)?,
     };
-    let server = PluginServer::new(app_version, services, ShutdownRpc::Refused)?;
+    let server = PluginServer::new(chosen, ShutdownRpc::Refused)?;
 
     tracing::info!(address = %listener.address(), app_version = app_version.get(), "serving");
     let place = Place::Unix { dir: own_choice_of_dir(), group: env.socket_group };
