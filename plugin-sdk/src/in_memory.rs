@@ -32,6 +32,7 @@ use crate::runtime::SocketDir;
 /// of the test; [`crash`](Self::crash) is for the rest of what a host sees of it. Brokered connections use real
 /// sockets. Dropping this ends the plugin without a drain.
 #[derive(Debug)]
+#[must_use = "dropping it ends the plugin; keep it for as long as the plugin is called"]
 pub struct InMemory {
     plugin: Plugin,
     stop: CancellationToken,
@@ -69,7 +70,6 @@ impl InMemory {
     }
 
     /// The host's view.
-    #[must_use]
     pub fn plugin(&self) -> &Plugin {
         &self.plugin
     }

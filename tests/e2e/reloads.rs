@@ -18,7 +18,9 @@ const MEMORY: &str = "--cache-plugin-path=memory";
 fn reloads_under_load_cost_no_answer_and_leave_nothing() {
     let server = Server::start_for_load([MEMORY, "--plugin-settle=100ms"]);
     // The first takes with it what is made once and stays.
+    let first = server.plugin_pid();
     server.order("reload");
+    wait_until("the old instance to end", || !process::is_running(first));
     let mut pid = server.plugin_pid();
     let before = Left::behind(&server);
     let load = Load::start(server.address(), 64);

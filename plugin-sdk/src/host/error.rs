@@ -159,6 +159,9 @@ impl LaunchError {
                     | LineProblem::Protocol { .. }
                     | LineProblem::AppVersion { .. }
                     | LineProblem::CoreVersion { .. }
+                    | LineProblem::UnexpectedCertificate
+                    | LineProblem::MissingCertificate
+                    | LineProblem::MultiplexingUnsupported
             ),
             _ => false,
         }

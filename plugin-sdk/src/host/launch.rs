@@ -557,6 +557,7 @@ impl Instance {
 
 /// A process that has not said anything yet.
 #[derive(Debug)]
+#[must_use = "dropping it kills the process; `handshake` is the next step"]
 pub struct Spawned {
     instance: Instance,
     stdout: Lines<Pipe>,
@@ -642,6 +643,7 @@ fn quotable(bytes: &[u8]) -> String {
 
 /// A process that has said where it listens.
 #[derive(Debug)]
+#[must_use = "dropping it kills the process; `connect` is the next step"]
 pub struct Announced {
     pub(super) instance: Instance,
     stdout: Lines<Pipe>,

@@ -25,6 +25,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// [`shutdown`](Self::shutdown) is the polite way to end it. Dropping one that this host has launched kills its
 /// process group, or has its runner kill it; dropping one that it is attached to leaves it running.
 #[derive(Debug)]
+#[must_use = "dropping it kills a plugin that this host has launched; end it with `shutdown`"]
 pub struct Plugin {
     pub(super) owner: Owner,
     pub(super) address: PluginAddress,

@@ -201,6 +201,7 @@ impl From<BrokerError> for Status {
 
 /// A brokered server. It ends, after the calls that are running, when this is dropped or the broker closes.
 #[derive(Debug)]
+#[must_use = "dropping it ends the server; keep it for as long as the other side is to call it"]
 pub struct BrokeredServer {
     id: u32,
     _stop: DropGuard,
@@ -312,6 +313,11 @@ impl Broker {
         // A server that has gone, or is flooded: dropping the stream resets it.
         let _ = server.try_send(stream);
         None
+    }
+
+    #[cfg(feature = "host")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.is_cancelled()
     }
 
     fn check_open(&self) -> Result<(), BrokerError> {

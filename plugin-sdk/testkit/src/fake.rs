@@ -95,7 +95,6 @@ impl FakePlugin {
     }
 
     /// The host's view of it.
-    #[must_use]
     pub fn plugin(&self) -> &Plugin {
         self.running.plugin()
     }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plugin_sdk::host::{
-    Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, Live, OrderError,
-    PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart, RestartPolicy, StopReason,
-    Supervised, Supervisor, Swap,
+    Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, LaunchError, Live,
+    NotReady, OrderError, PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart,
+    RestartPolicy, Security, SourceInfo, StopReason, Supervised, Supervisor, Swap,
 };
 use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
@@ -92,7 +92,7 @@ async fn one_client_calls_whichever_instance_serves() {
         ["starting", "serving", "ended", "backing-off", "starting", "serving"],
         "the trace is the documented one"
     );
-    plugin.shutdown().await;
+    assert!(plugin.shutdown().await.expect("it served").is_success());
     assert!(!is_running(pid(&second)));
     let error = CallError::of(&client.who(()).await.unwrap_err());
     assert_eq!(error, Some(CallError::Down));
@@ -138,13 +138,57 @@ async fn a_plugin_that_never_serves_is_given_up_until_an_operator_clears_it() {
 
 #[tokio::test]
 async fn what_no_restart_can_mend_is_given_up_at_once() {
+    let certificate = "AAAA".repeat(100);
+    // One half asks for what the other has not got, and neither changes between two starts.
+    for (security, multiplexing, line) in [
+        (Security::Plain, false, "1|1|unix|/tmp/x|netrpc|"),
+        (Security::AutoMtls, false, "1|1|unix|/tmp/x|grpc|"),
+        (Security::Plain, false, &format!("1|1|unix|/tmp/x|grpc|{certificate}")),
+        (Security::Plain, true, "1|1|unix|/tmp/x|grpc||false"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let launch = script(dir.path(), &format!("echo '{line}'; exec sleep 1000"));
+        let plugin = supervise(launch.security(security).multiplexing(multiplexing));
+        let gave_up = |state: &PluginState| matches!(state, PluginState::GaveUp { .. });
+        let status = state(plugin.handle(), "given up", gave_up).await;
+        let permanent = matches!(status.state, PluginState::GaveUp { why: GiveUpReason::Permanent, .. });
+        assert!(permanent, "{line}: {:?}", status.state);
+        assert_eq!(status.starts, 1, "{line}");
+        plugin.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_plugin_is_told_that_it_serves_or_never_will() {
+    let ready = async |plugin: &Supervised| {
+        tokio::time::timeout(LIMIT, plugin.ready()).await.expect("nobody waits for ever")
+    };
     let dir = tempfile::tempdir().unwrap();
-    let plugin = supervise(script(dir.path(), "echo '1|1|unix|/tmp/x|netrpc|'; exec sleep 1000"));
-    let gave_up = |state: &PluginState| matches!(state, PluginState::GaveUp { .. });
-    let status = state(plugin.handle(), "given up", gave_up).await;
-    assert!(matches!(status.state, PluginState::GaveUp { why: GiveUpReason::Permanent, .. }));
-    assert_eq!(status.starts, 1);
+    // Its first start fails, the second one succeeds.
+    let first = dir.path().join("first");
+    let text = format!("mkdir {} 2>/dev/null && exit 3; exec {SAMPLE}", first.display());
+    let plugin = supervise(script(dir.path(), &text));
+    let live = ready(&plugin).await.unwrap();
+    assert_eq!(live.instance, 2);
+    let handle = plugin.handle().clone();
+    handle.stop().await.unwrap();
+    let error = ready(&plugin).await.unwrap_err();
+    assert!(matches!(error, NotReady::Stopped { why: StopReason::Operator, .. }), "{error:?}");
+    handle.disable().await.unwrap();
+    assert!(matches!(ready(&plugin).await, Err(NotReady::Disabled)));
     plugin.shutdown().await;
+    let error = handle.ready().await.unwrap_err();
+    assert!(matches!(error, NotReady::Stopped { why: StopReason::Shutdown, .. }), "{error:?}");
+
+    let hopeless = supervise(script(dir.path(), "exit 3"));
+    let error = ready(&hopeless).await.unwrap_err();
+    let last = std::error::Error::source(&error).expect("there is a cause");
+    assert_eq!(last.to_string(), "exited before it was ready: exit status 3");
+    drop(hopeless);
+
+    let lazy = Supervisor::launch(sample()).lazy(true).start();
+    assert_eq!(ready(&lazy).await.unwrap().instance, 1, "it was woken");
+    lazy.shutdown().await;
 }
 
 #[tokio::test]
@@ -373,8 +417,8 @@ async fn swaps_lose_no_call() {
     for _ in 0..5 {
         caller.more(10).await;
         let live = handle.reload(None).await.unwrap().expect("it serves");
-        // The old one is gone when the order is done.
-        assert!(!is_running(*pids.last().unwrap()));
+        let old = *pids.last().unwrap();
+        until("the old one is gone", async || !is_running(old)).await;
         pids.push(pid(&live));
     }
     caller.more(10).await;
@@ -386,30 +430,153 @@ async fn swaps_lose_no_call() {
     plugin.shutdown().await;
 }
 
+/// A stream that its instance keeps open until it is told to end it.
+struct OpenStream {
+    say: tokio::sync::mpsc::Sender<String>,
+    answers: tonic::Streaming<String>,
+}
+
+impl OpenStream {
+    async fn open(handle: &PluginHandle) -> Self {
+        let (say, said) = tokio::sync::mpsc::channel(1);
+        let said = tokio_stream::wrappers::ReceiverStream::new(said);
+        let mut client = SampleClient::new(handle.channel().timeout(None));
+        let answers = client.chat(said).await.expect("it serves").into_inner();
+        let mut stream = Self { say, answers };
+        stream.assert_open().await;
+        stream
+    }
+
+    async fn assert_open(&mut self) {
+        self.say.send("hello".to_owned()).await.expect("the stream is open");
+        let answer = self.answers.message().await.expect("the instance answers");
+        assert_eq!(answer.as_deref(), Some("hello"));
+    }
+
+    /// Whether it ends in good order.
+    async fn end(self) -> bool {
+        let Self { say, mut answers } = self;
+        drop(say);
+        answers.message().await.is_ok_and(|message| message.is_none())
+    }
+}
+
+/// Much longer than any test waits.
+fn patient_swap() -> Swap {
+    Swap { drain: Duration::from_secs(3_600), ..quick_swap() }
+}
+
+/// A plugin that was swapped, with a stream that is still open to the old instance. If the new one dies, none is started for long.
+async fn draining() -> (Supervised, Live, OpenStream, Live) {
+    let policy = RestartPolicy { backoff: Backoff::constant(Duration::from_secs(3_600)), ..fast() };
+    let plugin = Supervisor::launch(sample()).policy(policy).swap(patient_swap()).start();
+    let handle = plugin.handle();
+    let old = serving(handle).await;
+    let stream = OpenStream::open(handle).await;
+    let reload = tokio::time::timeout(LIMIT, handle.reload(None)).await.expect("it is done at the switch");
+    let new = reload.expect("it takes over").expect("it serves");
+    assert_ne!(old.instance, new.instance);
+    (plugin, old, stream, new)
+}
+
 #[tokio::test]
 async fn a_call_that_is_open_during_a_swap_is_answered_by_the_old_instance() {
-    let plugin = supervise(sample());
+    let (plugin, old, mut stream, _) = draining().await;
     let handle = plugin.handle();
-    serving(handle).await;
-    let (say, said) = tokio::sync::mpsc::channel(1);
-    let said = tokio_stream::wrappers::ReceiverStream::new(said);
-    say.send("one".to_owned()).await.unwrap();
-    let mut answers = client(handle).chat(said).await.unwrap().into_inner();
-    assert_eq!(answers.message().await.unwrap().as_deref(), Some("one"));
-    let mut channel = handle.channel();
-    let before = channel.instance();
-    let swap = tokio::spawn({
+    assert_eq!(who(handle).await.unwrap(), "rust 1");
+    stream.assert_open().await;
+    assert!(is_running(pid(&old)), "it waits for its calls");
+    assert!(!names(handle).contains(&"drained"));
+    assert!(stream.end().await);
+    until("the old one is gone", async || names(handle).contains(&"drained")).await;
+    assert!(!is_running(pid(&old)));
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_restart_does_not_wait_for_the_calls_of_an_instance_that_was_swapped_out() {
+    let (plugin, old, mut stream, new) = draining().await;
+    let handle = plugin.handle();
+    let restart = tokio::time::timeout(LIMIT, handle.restart()).await.expect("it does not wait");
+    let restarted = restart.unwrap().expect("it serves");
+    assert!(restarted.instance > new.instance && !is_running(pid(&new)));
+    who(handle).await.unwrap();
+    assert!(is_running(pid(&old)));
+    stream.assert_open().await;
+    // The next swap waits, so that there are never three instances.
+    let next = tokio::spawn({
         let handle = handle.clone();
         async move { handle.reload(None).await }
     });
+    who(handle).await.unwrap();
+    assert!(stream.end().await, "no call was lost");
+    let swapped = tokio::time::timeout(LIMIT, next).await.expect("it does not wait any more").unwrap();
+    let swapped = swapped.unwrap().expect("it serves");
+    assert!(swapped.instance > restarted.instance && !is_running(pid(&old)));
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_an_instance_that_was_swapped_out_whatever_calls_it_has() {
+    for disable in [false, true] {
+        let (plugin, old, stream, new) = draining().await;
+        let handle = plugin.handle();
+        let stopped = async { if disable { handle.disable().await } else { handle.stop().await } };
+        let stopped = tokio::time::timeout(LIMIT, stopped).await.expect("it does not wait");
+        assert_eq!(stopped.unwrap(), None);
+        assert!(!is_running(pid(&old)) && !is_running(pid(&new)));
+        assert!(!stream.end().await);
+        let drained = handle.events().kept().into_iter().map(|event| event.entry.what);
+        let broken_off: Vec<_> = drained
+            .filter_map(|what| match what {
+                EventKind::Drained { open_calls } => Some(open_calls),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(broken_off, [1]);
+        plugin.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_between_two_starts_ends_an_instance_that_was_swapped_out() {
+    let (plugin, old, _stream, new) = draining().await;
+    let handle = plugin.handle();
+    signal(pid(&new), Signal::KILL);
+    state(handle, "no instance", |state| matches!(state, PluginState::BackingOff { .. })).await;
+    assert!(is_running(pid(&old)));
+    let stopped = tokio::time::timeout(LIMIT, handle.stop()).await.expect("it does not wait");
+    assert_eq!(stopped.unwrap(), None);
+    assert!(!is_running(pid(&old)), "nothing is left when the order is done");
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_host_does_not_wait_for_calls() {
+    let (plugin, old, _stream, new) = draining().await;
+    tokio::time::timeout(LIMIT, plugin.shutdown()).await.expect("it does not wait");
+    assert!(!is_running(pid(&old)) && !is_running(pid(&new)));
+}
+
+#[tokio::test]
+async fn a_reload_is_done_when_calls_go_to_the_new_program_whatever_comes_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let next = script(dir.path(), &format!("NEXT=yes exec {SAMPLE}"));
+    let plugin = Supervisor::launch(sample()).policy(fast()).swap(patient_swap()).start();
+    let handle = plugin.handle();
+    serving(handle).await;
+    let _stream = OpenStream::open(handle).await;
+    let mut channel = handle.channel();
+    let before = channel.instance();
+    let reload = tokio::spawn({
+        let (handle, next) = (handle.clone(), next.program().to_path_buf());
+        async move { handle.reload(Some(next)).await }
+    });
     channel.instance_changed(before).await;
-    assert_eq!(who(handle).await.unwrap(), "rust 1");
-    say.send("two".to_owned()).await.unwrap();
-    assert_eq!(answers.message().await.unwrap().as_deref(), Some("two"));
-    assert!(!swap.is_finished(), "the old instance waits for its calls");
-    drop(say);
-    assert_eq!(answers.message().await.unwrap(), None);
-    swap.await.unwrap().unwrap();
+    let stopped = tokio::time::timeout(LIMIT, handle.stop()).await.expect("it does not wait");
+    stopped.unwrap();
+    reload.await.unwrap().expect("the new program has taken over");
+    assert_eq!(handle.status().borrow().source, SourceInfo::Program(next.program().to_path_buf()));
     plugin.shutdown().await;
 }
 
@@ -448,6 +615,11 @@ async fn a_swap_that_fails_leaves_the_old_instance_and_says_why() {
     std::fs::set_permissions(&other_machine, executable).unwrap();
     let error = refused(handle, &other_machine).await;
     assert!(matches!(error, OrderError::NotStarted(Failure::Start(_))), "{error}");
+    let cause = std::error::Error::source(&error).and_then(std::error::Error::source);
+    assert!(
+        matches!(cause.and_then(|cause| cause.downcast_ref()), Some(LaunchError::Program { .. })),
+        "{cause:?}"
+    );
 
     let error = refused(handle, Path::new("/no/such/plugin")).await;
     assert!(error.detail().contains("/no/such/plugin"), "{}", error.detail());
@@ -467,7 +639,7 @@ async fn a_swap_that_fails_leaves_the_old_instance_and_says_why() {
     let short = script(&named("short"), &format!("(sleep 1; kill -9 $$) >/dev/null 2>&1 & exec {SAMPLE}"));
     let error = refused(handle, short.program()).await;
     assert!(matches!(error, OrderError::Ended(_)), "{error}");
-    assert!(error.to_string().contains("SIGKILL"), "{error}");
+    assert!(error.detail().contains("SIGKILL"), "{}", error.detail());
     assert_eq!(handle.status().borrow().swaps, 0);
     plugin.shutdown().await;
 }
@@ -709,7 +881,7 @@ async fn dropping_it_kills_and_shutting_down_leaves_nothing_even_in_a_start() {
     let found = || std::fs::read_to_string(&pid_file).ok()?.trim().parse::<u32>().ok();
     until("it is being started", async || found().is_some()).await;
     let begun = Instant::now();
-    starting.shutdown().await;
+    assert_eq!(starting.shutdown().await, None, "none has served");
     assert!(!is_running(found().unwrap()));
     assert!(begun.elapsed() < Duration::from_secs(10), "a start that is given up is not waited for");
 }

@@ -113,6 +113,7 @@ pub enum ControlError {
 /// # }
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping it ends the server; keep it for as long as operators are to reach the host"]
 pub struct ControlServer {
     path: PathBuf,
     stop: CancellationToken,

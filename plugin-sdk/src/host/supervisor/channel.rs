@@ -8,6 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ use tower::Service;
 
 use super::breaker::{Admission, Breaker, Change};
 use super::gate::{Gate, Inside};
-use crate::services::{grpc_timeout, grpc_timeout_value};
+use crate::AppVersion;
+use crate::services::{Broker, grpc_timeout, grpc_timeout_value};
 
 /// How long a call may take that says nothing of its own. A hung plugin must not hang its callers.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +45,10 @@ pub struct PluginChannel {
     wake: Arc<Notify>,
     timeout: Option<Duration>,
     wait_for_ready: bool,
+    /// The one version that calls are for.
+    version: Option<AppVersion>,
+    /// The one instance that calls go to.
+    held: Option<Arc<Held>>,
 }
 
 /// Why a call was not answered by the plugin. In a [`Status`] it is the source, see [`CallError::of`].
@@ -64,6 +70,15 @@ pub enum CallError {
     /// The deadline has passed. It may have been executed. `DEADLINE_EXCEEDED`.
     #[error("the plugin did not answer in time")]
     TimedOut,
+    /// The instance that serves speaks another version than the one that this channel [is for](PluginChannel::for_version).
+    /// Nothing was sent, and trying again is of no use until there is another instance. `FAILED_PRECONDITION`.
+    #[error("the plugin speaks version {serves}, this call is for version {wanted}")]
+    OtherVersion {
+        /// What the channel is for.
+        wanted: AppVersion,
+        /// What the instance speaks.
+        serves: AppVersion,
+    },
 }
 
 impl CallError {
@@ -78,7 +93,10 @@ impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         let code = match error {
             CallError::TimedOut => Code::DeadlineExceeded,
-            _ => Code::Unavailable,
+            CallError::OtherVersion { .. } => Code::FailedPrecondition,
+            CallError::Down | CallError::NotServing | CallError::Suspended | CallError::Interrupted => {
+                Code::Unavailable
+            }
         };
         let mut status = Status::new(code, error.to_string());
         status.set_source(Arc::new(error));
@@ -101,11 +119,15 @@ pub(super) enum Route {
 }
 
 impl Route {
-    fn instance(&self) -> Option<u64> {
+    fn live(&self) -> Option<&Arc<LiveRoute>> {
         match self {
-            Self::Live(route) => Some(route.instance),
+            Self::Live(route) => Some(route),
             Self::Unwell | Self::Down | Self::Asleep | Self::Waking => None,
         }
+    }
+
+    fn instance(&self) -> Option<u64> {
+        self.live().map(|route| route.instance)
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
@@ -120,11 +142,37 @@ impl Route {
 #[derive(Debug)]
 pub(super) struct LiveRoute {
     pub(super) instance: u64,
+    pub(super) app_version: AppVersion,
     pub(super) channel: Channel,
+    pub(super) broker: Broker,
     pub(super) gate: Gate,
+    /// Set before another instance is called in its place, by a swap.
+    pub(super) retired: AtomicBool,
     pub(super) breaker: Breaker,
     /// Tells the supervisor of the breaker.
     pub(super) changes: mpsc::UnboundedSender<BreakerChange>,
+}
+
+/// An instance that a channel holds on to, as if it were a call.
+#[derive(Debug)]
+struct Held {
+    route: Arc<LiveRoute>,
+    inside: Inside,
+}
+
+impl Held {
+    /// Whether it can be called, where `current` is the way of other channels.
+    fn check(&self, current: &Route) -> Result<(), CallError> {
+        if self.route.broker.is_closed() {
+            return Err(CallError::Down);
+        }
+        match current {
+            _ if self.route.retired.load(Ordering::Acquire) => Ok(()),
+            Route::Live(live) if Arc::ptr_eq(live, &self.route) => Ok(()),
+            Route::Unwell => Err(CallError::NotServing),
+            _ => Err(CallError::Down),
+        }
+    }
 }
 
 /// The breaker of an instance has opened or closed.
@@ -136,7 +184,7 @@ pub(super) struct BreakerChange {
 
 impl PluginChannel {
     pub(super) fn new(route: watch::Receiver<Route>, wake: Arc<Notify>) -> Self {
-        Self { route, wake, timeout: Some(CALL_TIMEOUT), wait_for_ready: false }
+        Self { route, wake, timeout: Some(CALL_TIMEOUT), wait_for_ready: false, version: None, held: None }
     }
 
     /// The deadline for calls that do not bring their own, from the call to the end of its answer. `None` for none, as
@@ -155,16 +203,75 @@ impl PluginChannel {
         self
     }
 
+    /// Has calls fail with [`CallError::OtherVersion`], and not be sent, while the instance that serves speaks another
+    /// version of the contract than this one. For hosts that know several: a client is made for one of them, and a restart or
+    /// a swap may bring another. Default: calls go to whatever serves.
+    #[must_use]
+    pub fn for_version(mut self, version: impl Into<AppVersion>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Holds on to the instance that a call would go to now: gives a channel to it alone, and its [`Broker`]. For calls
+    /// that carry one of the broker's ids, which is nothing to any other instance.
+    ///
+    /// It is an open call until the channel and its clones are dropped: the plugin is not idle, and an instance that another
+    /// takes over from goes on to answer it, for [`Swap::drain`](super::Swap::drain) at most. When the instance has ended,
+    /// calls fail with [`CallError::Down`]: hold on to the next one then.
+    ///
+    /// ```no_run
+    /// # use plugin_sdk::host::{CallError, PluginChannel};
+    /// # use tonic::{Request, service::Routes};
+    /// # async fn example(plugin: PluginChannel, routes: Routes) -> Result<(), Box<dyn std::error::Error>> {
+    /// let (channel, broker) = plugin.hold().await?;
+    /// let server = broker.accept_and_serve(broker.next_id(), routes).await?;
+    /// // A call on `channel`, with `server.id()` in it, then.
+    /// # drop((channel, server));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of a call that is not sent: it wakes a plugin that rests, and waits, within the channel's
+    /// [`timeout`](Self::timeout), as calls do.
+    pub async fn hold(&self) -> Result<(Self, Broker), CallError> {
+        let mut channel = self.clone();
+        let mut deadline = self.timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+        let (route, inside) = tokio::select! {
+            biased;
+            entered = channel.enter() => entered?,
+            () = passed(&mut deadline) => return Err(CallError::TimedOut),
+        };
+        let broker = route.broker.clone();
+        channel.held = Some(Arc::new(Held { route, inside }));
+        Ok((channel, broker))
+    }
+
     /// The number of the instance that calls go to, and `None` while there is none.
     #[must_use]
     pub fn instance(&self) -> Option<u64> {
-        self.route.borrow().instance()
+        self.of_live(|route| route.instance)
+    }
+
+    /// The version that this instance speaks, and `None` while there is none.
+    #[must_use]
+    pub fn app_version(&self) -> Option<AppVersion> {
+        self.of_live(|route| route.app_version)
+    }
+
+    fn of_live<T>(&self, part: impl FnOnce(&LiveRoute) -> T) -> Option<T> {
+        let current = self.route.borrow();
+        match &self.held {
+            Some(held) => held.check(&current).ok().map(|()| part(&held.route)),
+            None => current.live().map(|route| part(route)),
+        }
     }
 
     /// Waits until calls go to another instance than `known`, or to none if it was one. For those who keep a stream open, which
     /// has to be opened anew then: after a swap the old instance is given some time to end its streams. Cancel safe.
     ///
-    /// Waits for ever once the supervisor is gone.
+    /// On a channel that [holds on](Self::hold) to an instance it tells of the one that other channels call: one more reason to
+    /// let go. Waits for ever once the supervisor is gone.
     pub async fn instance_changed(&mut self, known: Option<u64>) -> Option<u64> {
         // Its guard must not be held over an await: whoever spawns this needs it to be `Send`.
         let changed =
@@ -175,22 +282,29 @@ impl PluginChannel {
         }
     }
 
+    /// Has a plugin that rests started.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     /// Finds the instance to call, and enters.
-    async fn enter(&mut self) -> Result<Call, CallError> {
+    async fn enter(&mut self) -> Result<(Arc<LiveRoute>, Inside), CallError> {
+        if let Some(held) = &self.held {
+            held.check(&self.route.borrow())?;
+            self.check_version(held.route.app_version)?;
+            return Ok((Arc::clone(&held.route), held.inside.another()));
+        }
         loop {
             let route = self.route.borrow_and_update().clone();
             match route {
                 Route::Live(route) => {
-                    let Some(admission) = route.breaker.admit(Instant::now()) else {
-                        return Err(CallError::Suspended);
-                    };
-                    let trial = Trial { route: Arc::clone(&route), admission, judged: false };
+                    self.check_version(route.app_version)?;
                     // A closed gate has another route behind it, or will have.
                     if let Some(inside) = route.gate.enter() {
-                        return Ok(Call { trial, _inside: inside });
+                        return Ok((route, inside));
                     }
                 }
-                Route::Asleep => self.wake.notify_one(),
+                Route::Asleep => self.wake(),
                 Route::Unwell if !self.wait_for_ready => return Err(CallError::NotServing),
                 Route::Down if !self.wait_for_ready => return Err(CallError::Down),
                 Route::Waking | Route::Unwell | Route::Down => {}
@@ -199,6 +313,20 @@ impl PluginChannel {
                 return Err(CallError::Down);
             }
         }
+    }
+
+    fn check_version(&self, serves: AppVersion) -> Result<(), CallError> {
+        match self.version {
+            Some(wanted) if wanted != serves => Err(CallError::OtherVersion { wanted, serves }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Enters, unless calls are suspended.
+    async fn begin(&mut self) -> Result<Call, CallError> {
+        let (route, inside) = self.enter().await?;
+        let admission = route.breaker.admit(Instant::now()).ok_or(CallError::Suspended)?;
+        Ok(Call { trial: Trial { route, admission, judged: false }, _inside: inside })
     }
 }
 
@@ -218,7 +346,7 @@ impl Service<Request<Body>> for PluginChannel {
             let mut deadline = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
             let call = tokio::select! {
                 biased;
-                entered = channel.enter() => entered?,
+                begun = channel.begin() => begun?,
                 () = passed(&mut deadline) => return Err(CallError::TimedOut.into()),
             };
             let sent = tokio::select! {

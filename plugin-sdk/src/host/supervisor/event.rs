@@ -129,7 +129,7 @@ impl fmt::Display for EventKind {
             Self::Swapped { .. } => f.write_str("the new instance has taken over"),
             Self::Drained { open_calls: 0 } => f.write_str("all calls to the old instance have ended"),
             Self::Drained { open_calls } => {
-                write!(f, "{open_calls} calls to the old instance took too long and are broken off")
+                write!(f, "{open_calls} calls to the old instance were broken off")
             }
             Self::WarmUpFailed { why } => write!(f, "the new instance was not warmed up: {why}"),
             Self::CrashFile { path } => write!(f, "crash report in {}", path.display()),

@@ -1,15 +1,17 @@
 //! What went wrong with an instance.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use super::PrepareError;
 use crate::host::{AttachError, Exit, ExitKind, HealthError, LaunchError};
 use crate::one_line;
 
 /// Why an instance ended, or could not be started.
 ///
 /// Shown, it holds none of the plugin's own words, which may be secret, so that anybody may see it; the same failure
-/// shows the same each time. [`detail`](Self::detail) has all of it, for the operator.
+/// shows the same each time. Its source and [`detail`](Self::detail) have all of it, for the operator.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Failure {
@@ -17,6 +19,8 @@ pub enum Failure {
     Start(Arc<LaunchError>),
     /// It cannot be attached to.
     Attach(Arc<AttachError>),
+    /// It started, and the application could not [prepare](crate::host::Supervisor::prepare) it.
+    Prepare(Arc<PrepareError>),
     /// It served, and ended.
     Ended(Exit),
     /// It did not answer health checks, and was killed.
@@ -46,7 +50,7 @@ impl Failure {
                         | AttachError::AutoMtls
                 )
             }
-            Self::Ended(_) | Self::Silent { .. } | Self::Lost => false,
+            Self::Prepare(_) | Self::Ended(_) | Self::Silent { .. } | Self::Lost => false,
         }
     }
 
@@ -67,7 +71,7 @@ impl Failure {
                 AttachError::Unhealthy { source, .. } => source,
                 _ => return false,
             },
-            Self::Ended(_) | Self::Silent { .. } | Self::Lost => return false,
+            Self::Prepare(_) | Self::Ended(_) | Self::Silent { .. } | Self::Lost => return false,
         };
         matches!(health, HealthError::NotServing(_))
     }
@@ -81,7 +85,7 @@ impl Failure {
                 LaunchError::Exited { exit, .. } => Some(exit),
                 _ => None,
             },
-            Self::Attach(_) | Self::Lost => None,
+            Self::Attach(_) | Self::Prepare(_) | Self::Lost => None,
         }
     }
 
@@ -91,7 +95,19 @@ impl Failure {
         match self {
             Self::Start(error) => one_line(&**error).to_string(),
             Self::Attach(error) => one_line(&**error).to_string(),
+            Self::Prepare(error) => one_line(&**error).to_string(),
             other => other.to_string(),
+        }
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Start(error) => Some(&**error),
+            Self::Attach(error) => Some(&**error),
+            Self::Prepare(error) => Some(&**error),
+            Self::Ended(_) | Self::Silent { .. } | Self::Lost => None,
         }
     }
 }
@@ -124,6 +140,7 @@ impl fmt::Display for Failure {
                 AttachError::AutoMtls => f.write_str("AutoMTLS is not possible"),
                 AttachError::SocketDir(_) => f.write_str("no directory for the socket"),
             },
+            Self::Prepare(_) => f.write_str("not prepared"),
             Self::Ended(exit) if exit.status == ExitKind::Unknown => f.write_str("ended"),
             Self::Ended(exit) => write!(f, "exited: {exit}"),
             Self::Silent { probes, .. } => write!(f, "did not answer {probes} health checks"),

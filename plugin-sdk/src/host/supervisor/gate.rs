@@ -80,6 +80,14 @@ impl Gate {
     }
 }
 
+impl Inside {
+    /// Lets one more in with this one, through a closed gate as well.
+    pub(super) fn another(&self) -> Self {
+        self.0.state.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
         let used = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -105,10 +113,11 @@ mod tests {
             let gate = gate.clone();
             async move { gate.emptied().await }
         });
-        drop(first);
+        let third = second.another();
+        drop((first, second));
         tokio::task::yield_now().await;
         assert!(!emptied.is_finished());
-        drop(second);
+        drop(third);
         emptied.await.unwrap();
         gate.emptied().await;
     }

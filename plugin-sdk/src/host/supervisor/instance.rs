@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
@@ -14,6 +15,8 @@ use super::channel::{BreakerChange, LiveRoute};
 use super::crash::OomKills;
 use super::gate::Gate;
 use super::policy::Probe;
+use super::prepare::Kept;
+use super::start::Started;
 use super::{Failure, Live};
 use crate::host::link::check;
 use crate::host::{HealthError, Plugin};
@@ -25,6 +28,8 @@ pub(super) struct Instance {
     pub(super) live: Live,
     pub(super) route: Arc<LiveRoute>,
     pub(super) oom_kills: OomKills,
+    /// Dropped with it.
+    _kept: Option<Kept>,
     probe: Probe,
     probing: Probing,
     /// Health checks in a row without an answer.
@@ -61,7 +66,7 @@ pub(super) enum Happened {
 impl Instance {
     pub(super) fn new(
         number: u64,
-        plugin: Box<Plugin>,
+        Started { plugin, kept }: Started,
         oom_kills: OomKills,
         probe: Probe,
         changes: mpsc::UnboundedSender<BreakerChange>,
@@ -77,12 +82,16 @@ impl Instance {
         };
         let route = Arc::new(LiveRoute {
             instance: number,
+            app_version: plugin.app_version(),
             channel: plugin.channel(),
+            broker: plugin.broker().clone(),
             gate: Gate::new(),
+            retired: AtomicBool::new(false),
             breaker: Breaker::new(),
             changes,
         });
-        Self { plugin, live, route, oom_kills, probe, probing: Probing::At(now + probe.interval), silent: 0 }
+        let probing = Probing::At(now + probe.interval);
+        Self { plugin, live, route, oom_kills, _kept: kept, probe, probing, silent: 0 }
     }
 
     /// Waits for something to happen. Cancel safe.
@@ -153,4 +162,4 @@ async fn ask(channel: Channel, timeout: Duration) -> Result<(), HealthError> {
 }
 
 /// How long the end of a process may take to be known, after its connections have broken.
-const EXIT_NEWS: Duration = Duration::from_millis(250);
+pub(super) const EXIT_NEWS: Duration = Duration::from_millis(250);

@@ -35,6 +35,18 @@ pub(super) enum Phase {
     Disabled,
 }
 
+impl Phase {
+    /// Whether somebody wants no instance, or nobody needs one.
+    pub(super) fn is_unwanted(self) -> bool {
+        match self {
+            Self::Stopping(then) => then != Then::Start,
+            Self::Stopped(reason) => reason != StopReason::Policy,
+            Self::Disabled => true,
+            Self::Starting | Self::Running { .. } | Self::BackingOff { .. } | Self::GaveUp(_) => false,
+        }
+    }
+}
+
 /// What comes after a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {

@@ -25,6 +25,7 @@ mod gate;
 mod instance;
 mod machine;
 mod policy;
+mod prepare;
 mod start;
 mod state;
 mod swap;
@@ -48,16 +49,18 @@ pub use crash::CrashReport;
 pub use event::{Event, EventKind};
 pub use failure::Failure;
 pub use policy::{Intensity, Probe, Restart, RestartPolicy, Swap};
+pub use prepare::{NewInstance, PrepareError};
 pub use state::{Degradation, GiveUpReason, Live, PluginState, PluginStatus, SourceInfo, StopReason};
 
 use super::journal::Journal;
 use super::logbook::{LogBook, LogLine};
-use super::{Attach, Launch};
+use super::{Attach, Exit, Launch};
 use crate::{AppVersion, one_line};
 use channel::Route;
 use event::Recorder;
 use machine::Order;
 use policy::Settings;
+use prepare::Prepare;
 use start::Source;
 use task::{Parts, Reply, Request, Task};
 
@@ -143,6 +146,38 @@ impl Supervisor {
         self
     }
 
+    /// Has the application do with each new instance what has to be done before others call it, in a restart and in a swap
+    /// as at the first start: mostly to give it the id of a host's service, as each instance has a broker of its own, whose ids end
+    /// with it. What it returns is kept for as long as the instance lives, such as the
+    /// [`BrokeredServer`](crate::BrokeredServer), which ends when it is dropped.
+    ///
+    /// If it fails, or takes longer than 10 s, the instance is ended, and has failed to start: [`Failure::Prepare`].
+    ///
+    /// ```no_run
+    /// # use plugin_sdk::host::{Launch, Supervisor};
+    /// # use tonic::{Status, service::Routes, transport::Channel};
+    /// # async fn set_up(channel: Channel, id: u32) -> Result<(), Status> { Ok(()) }
+    /// # fn example(launch: Launch, host_services: Routes) {
+    /// let plugin = Supervisor::launch(launch).prepare(move |new| {
+    ///     let routes = host_services.clone();
+    ///     async move {
+    ///         let server = new.broker.accept_and_serve(new.broker.next_id(), routes).await?;
+    ///         set_up(new.channel, server.id()).await?; // A call of the application's own contract.
+    ///         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(server)
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    pub fn prepare<F, K, E>(mut self, prepare: impl Fn(NewInstance) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<K, E>> + Send + 'static,
+        K: Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.settings.prepare = Some(Prepare::new(prepare));
+        self
+    }
+
     /// Has the application hand over what the old instance knows to the new one, in the course of a swap and before the new
     /// one is called: gets both channels, the old one's first. If it fails, or takes longer than 10 s, the swap goes on.
     pub fn warm_up<F>(mut self, warm_up: impl Fn(Channel, Channel) -> F + Send + Sync + 'static) -> Self
@@ -201,6 +236,7 @@ impl Supervisor {
 
 /// A plugin that is kept running. Dropping it kills the plugin's process group; [`shutdown`](Self::shutdown) is kinder.
 #[derive(Debug)]
+#[must_use = "dropping it kills the plugin; keep it for as long as the plugin is to run"]
 pub struct Supervised {
     handle: PluginHandle,
     task: JoinHandle<()>,
@@ -225,14 +261,25 @@ impl Supervised {
         self.handle.status()
     }
 
-    /// Ends the plugin as [`Plugin::shutdown`](super::Plugin::shutdown) does, and a swap under way with it, and keeps it no
-    /// longer. Calls fail from now on. A service that was attached to is left running.
-    pub async fn shutdown(mut self) {
+    /// Waits until an instance serves: see [`PluginHandle::ready`].
+    ///
+    /// # Errors
+    /// None will.
+    pub async fn ready(&self) -> Result<Live, NotReady> {
+        self.handle.ready().await
+    }
+
+    /// Ends the plugin as [`Plugin::shutdown`](super::Plugin::shutdown) does, and with it a swap under way and an instance that
+    /// another has taken over from, whatever calls it has. Keeps it no longer: calls fail from now on. A service that was
+    /// attached to is left running. Dropping the future kills, as dropping this does.
+    ///
+    /// Gives the end of the instance that served; `None` if none did.
+    pub async fn shutdown(mut self) -> Option<Exit> {
         let (done, finished) = oneshot::channel();
-        if self.handle.request.send(Request::Shutdown { done }).await.is_ok() {
-            let _finished_or_gone = finished.await;
-        }
+        let asked = self.handle.request.send(Request::Shutdown { done }).await;
+        let exit = if asked.is_ok() { finished.await.ok().flatten() } else { None };
         let _ended = (&mut self.task).await;
+        exit
     }
 }
 
@@ -270,14 +317,14 @@ pub enum OrderError {
     #[error("too many reloads are waiting")]
     Busy,
     /// It did not start. Whether it is tried again is for the policy, and in a swap the old instance goes on.
-    #[error("the plugin did not start: {0}")]
-    NotStarted(Failure),
+    #[error("the plugin did not start")]
+    NotStarted(#[source] Failure),
     /// The new instance ended before it had taken over. The old one goes on.
-    #[error("the new instance did not last: {0}")]
-    Ended(Failure),
+    #[error("the new instance did not last")]
+    Ended(#[source] Failure),
     /// The new instance was not well before it had taken over. The old one goes on.
-    #[error("the new instance is not well: {0}")]
-    Unwell(Degradation),
+    #[error("the new instance is not well")]
+    Unwell(#[source] Degradation),
     /// The new instance speaks an older version than the one that it was to take over from. The old one goes on.
     #[error("the new instance speaks version {new}, the old one {old}")]
     OlderVersion {
@@ -300,13 +347,43 @@ impl OrderError {
     pub fn detail(&self) -> String {
         match self {
             Self::NotStarted(failure) | Self::Ended(failure) => failure.detail(),
-            other => other.to_string(),
+            other => one_line(other).to_string(),
         }
     }
 }
 
+/// Why no instance serves, and none will unless an order, or a new file where that is watched, brings one.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum NotReady {
+    /// It is not started any more.
+    #[error("the plugin was given up, as {why}")]
+    GaveUp {
+        /// Why.
+        why: GiveUpReason,
+        /// What happened last.
+        #[source]
+        last: Option<Failure>,
+    },
+    /// It need not run.
+    #[error("the plugin does not run: {why}")]
+    Stopped {
+        /// Why.
+        why: StopReason,
+        /// What happened last, if it has not ended in good order.
+        #[source]
+        last: Option<Failure>,
+    },
+    /// It must not run.
+    #[error("the plugin is disabled")]
+    Disabled,
+}
+
 /// Orders. Each may be given at any time and any number of times; those that ask for what is so already change nothing.
 /// They return when it is so, or cannot become so; dropping the future does not take an order back.
+///
+/// They give the instance that serves then. `None`: none does, as after [`stop`](Self::stop), or after
+/// [`clear`](Self::clear) and [`enable`](Self::enable) of a plugin that is stopped or waits for its next start.
 impl PluginHandle {
     /// What the plugin is called.
     #[must_use]
@@ -324,6 +401,44 @@ impl PluginHandle {
     #[must_use]
     pub fn channel(&self) -> PluginChannel {
         self.channel.clone()
+    }
+
+    /// Waits until an instance serves, however many starts that takes: how long is the caller's to limit. Wakes a plugin
+    /// that rests, as a call does. Cancel safe.
+    ///
+    /// # Errors
+    /// None will: it was given up, or is stopped or disabled.
+    pub async fn ready(&self) -> Result<Live, NotReady> {
+        let mut status = self.status.clone();
+        loop {
+            if status.has_changed().is_err() {
+                return Err(NotReady::Stopped { why: StopReason::Shutdown, last: None });
+            }
+            if let Some(ready) = self.readiness(&status.borrow_and_update()) {
+                return ready;
+            }
+            let _changed_or_gone = status.changed().await;
+        }
+    }
+
+    /// Whether waiting is over.
+    fn readiness(&self, status: &PluginStatus) -> Option<Result<Live, NotReady>> {
+        Some(match &status.state {
+            PluginState::Serving(live) => Ok(live.clone()),
+            PluginState::GaveUp { why, last } => Err(NotReady::GaveUp { why: *why, last: last.clone() }),
+            PluginState::Stopped(StopReason::NotNeeded | StopReason::Idle) => {
+                self.channel.wake();
+                return None;
+            }
+            PluginState::Stopped(why) => {
+                Err(NotReady::Stopped { why: *why, last: status.last_failure.clone() })
+            }
+            PluginState::Disabled => Err(NotReady::Disabled),
+            PluginState::Starting { .. }
+            | PluginState::Degraded { .. }
+            | PluginState::Stopping
+            | PluginState::BackingOff { .. } => return None,
+        })
     }
 
     /// What was decided and seen, and why: the latest 1,000 events.
@@ -356,7 +471,7 @@ impl PluginHandle {
     }
 
     /// Ends the instance that runs, and starts another; starts one if none runs. Two operators who do so at once get one
-    /// restart.
+    /// restart. A swap under way is given up; calls to an instance that another has taken over from go on.
     ///
     /// # Errors
     /// [`OrderError::NotStarted`] if the first attempt fails; others may follow. [`OrderError::Disabled`].
@@ -366,6 +481,9 @@ impl PluginHandle {
 
     /// Has another instance take over without a call being lost: of the same executable, whatever its file holds now, or of
     /// `program`, which is then what is started from now on. If none runs, starts one.
+    ///
+    /// Returns when calls go to the new instance. The old one may have calls still, for [`Swap::drain`] at most, so a stream
+    /// that stays open keeps it for so long; [`EventKind::Drained`] tells of its end. The next swap waits for that.
     ///
     /// # Errors
     /// Why the old instance goes on, and `program` is forgotten.
@@ -381,7 +499,8 @@ impl PluginHandle {
         self.order(Order::Start).await
     }
 
-    /// Ends the plugin. It stays ended until it is started.
+    /// Ends the plugin. It stays ended until it is started. An instance that another has taken over from is ended with it,
+    /// whatever calls it has.
     ///
     /// # Errors
     /// [`OrderError::Superseded`] if somebody starts it meanwhile.
@@ -389,7 +508,7 @@ impl PluginHandle {
         self.order(Order::Stop).await
     }
 
-    /// Ends the plugin. It can be started only after it was enabled.
+    /// Ends the plugin, as [`stop`](Self::stop) does. It can be started only after it was enabled.
     ///
     /// # Errors
     /// [`OrderError::Superseded`] if somebody enables it meanwhile.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Backoff;
+use super::prepare::Prepare;
 use super::swap::WarmUp;
 
 /// When a plugin that has ended is started again.
@@ -82,7 +83,7 @@ impl Default for Probe {
 pub struct Swap {
     /// How long the new instance has to be well before calls go to it. Default: 2 s.
     pub settle: Duration,
-    /// How long calls to the old instance may go on. Default: 10 s.
+    /// How long calls to the old instance may go on once the new one serves. Default: 10 s. Less if the plugin is stopped.
     pub drain: Duration,
 }
 
@@ -102,6 +103,7 @@ pub(super) struct Settings {
     pub(super) idle_after: Option<Duration>,
     pub(super) watch_file: bool,
     pub(super) crash_dir: Option<PathBuf>,
+    pub(super) prepare: Option<Prepare>,
     pub(super) warm_up: Option<WarmUp>,
 }
 

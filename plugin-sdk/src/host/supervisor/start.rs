@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::instance::EXIT_NEWS;
+use super::prepare::{Kept, Prepare};
 use super::{Failure, SourceInfo};
 use crate::host::launch::REAP_LIMIT;
 use crate::host::logbook::LogBook;
-use crate::host::{Attach, Launch, Plugin};
+use crate::host::{Attach, Launch, LaunchError, Plugin};
 
 /// Where instances come from.
 #[derive(Debug, Clone)]
@@ -20,8 +22,15 @@ pub(super) enum Source {
 
 /// A start under way. Dropping it kills what was started.
 pub(super) struct Starting {
-    future: Pin<Box<dyn Future<Output = Result<Box<Plugin>, NotStarted>> + Send>>,
+    future: Pin<Box<dyn Future<Output = Result<Started, NotStarted>> + Send>>,
     cancel: CancellationToken,
+}
+
+/// An instance that can be called, with what the application keeps for it.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) plugin: Box<Plugin>,
+    pub(super) kept: Option<Kept>,
 }
 
 /// Why there is no instance.
@@ -62,17 +71,21 @@ impl Source {
         }
     }
 
-    pub(super) fn start(&self) -> Starting {
+    pub(super) fn start(&self, prepare: Option<Prepare>) -> Starting {
         let cancel = CancellationToken::new();
         let (source, cancelled) = (self.clone(), cancel.clone());
         let future = Box::pin(async move {
-            match source {
-                Self::Launch(launch) => launch_unless(&launch, &cancelled).await,
+            let plugin = match source {
+                Self::Launch(launch) => launch_unless(&launch, &cancelled).await?,
                 Self::Attach(attach) => match cancelled.run_until_cancelled(attach.connect()).await {
-                    None => Err(NotStarted::Cancelled),
-                    Some(Ok(plugin)) => Ok(Box::new(plugin)),
-                    Some(Err(error)) => Err(NotStarted::Failed(Failure::Attach(Arc::new(error)))),
+                    None => return Err(NotStarted::Cancelled),
+                    Some(Ok(plugin)) => Box::new(plugin),
+                    Some(Err(error)) => return Err(NotStarted::Failed(Failure::Attach(Arc::new(error)))),
                 },
+            };
+            match prepare {
+                Some(prepare) => prepare_unless(plugin, &prepare, &cancelled).await,
+                None => Ok(Started { plugin, kept: None }),
             }
         });
         Starting { future, cancel }
@@ -95,17 +108,46 @@ async fn launch_unless(launch: &Launch, cancelled: &CancellationToken) -> Result
     }
 }
 
+/// Has the application prepare the instance. One that is not prepared is ended.
+async fn prepare_unless(
+    plugin: Box<Plugin>,
+    prepare: &Prepare,
+    cancelled: &CancellationToken,
+) -> Result<Started, NotStarted> {
+    match cancelled.run_until_cancelled(prepare.run(&plugin)).await {
+        Some(Ok(kept)) => Ok(Started { plugin, kept: Some(kept) }),
+        Some(Err(why)) => {
+            // Mostly it is the end of the process that is the reason, and the better one.
+            let failure = match tokio::time::timeout(EXIT_NEWS, plugin.exited()).await {
+                Ok(exit) => {
+                    let stderr_tail = plugin.last_words().await;
+                    Failure::Start(Arc::new(LaunchError::Exited { exit, stderr_tail }))
+                }
+                Err(_) => {
+                    plugin.shutdown().await;
+                    Failure::Prepare(Arc::new(why))
+                }
+            };
+            Err(NotStarted::Failed(failure))
+        }
+        None => {
+            plugin.shutdown().await;
+            Err(NotStarted::Cancelled)
+        }
+    }
+}
+
 impl Starting {
     /// Waits for the end of the start. Cancel safe.
-    pub(super) async fn outcome(&mut self) -> Result<Box<Plugin>, NotStarted> {
+    pub(super) async fn outcome(&mut self) -> Result<Started, NotStarted> {
         self.future.as_mut().await
     }
 
     /// Gives the start up. Returns when nothing is left of it.
     pub(super) async fn give_up(mut self) {
         self.cancel.cancel();
-        if let Ok(plugin) = self.outcome().await {
-            plugin.shutdown().await;
+        if let Ok(started) = self.outcome().await {
+            started.plugin.shutdown().await;
         }
     }
 }

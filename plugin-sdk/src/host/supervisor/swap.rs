@@ -1,24 +1,28 @@
 //! Swaps: an instance takes over from another without a call being lost.
 //!
 //! ```text
-//! start beside the old one ─▶ settle: has to be well for a while ─▶ switch ─▶ drain the old one ─▶ end it
+//! start beside the old one ─▶ settle: has to be well for a while ─▶ switch: done ─▶ drain the old one, end it
 //!          └──────── any failure: the new one is ended, the old one goes on ──────────┘
 //! ```
+//!
+//! The drain is apart from the swap: the new instance may be restarted meanwhile, and whoever wants no instance at all does
+//! not wait for calls to the old one. The next swap does, so that there are never three.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
 
 use super::crash::OomKills;
 use super::instance::{self, Instance};
-use super::start::{NotStarted, Source, Starting};
+use super::start::{NotStarted, Source, Started, Starting};
 use super::task::{Done, Reply, Task, answer};
 use super::{EventKind, OrderError, one_line};
-use crate::host::Plugin;
 
 /// Hands what the old instance knows over to the new one, before it is called.
 pub(super) type WarmUp = Arc<dyn Fn(Channel, Channel) -> WarmingUp + Send + Sync>;
@@ -46,11 +50,12 @@ pub(super) enum Swapping {
         why: OrderError,
         reply: Option<Reply>,
     },
-    /// The new instance is called, and calls to the old one end.
-    Draining {
-        draining: Pin<Box<dyn Future<Output = usize> + Send>>,
-        reply: Option<Reply>,
-    },
+}
+
+/// An instance that another has taken over from: calls to it end, then it does. Dropping it kills the instance.
+pub(super) struct Draining {
+    ended: Pin<Box<dyn Future<Output = usize> + Send>>,
+    cut: CancellationToken,
 }
 
 /// The start of an instance that is to take over.
@@ -78,15 +83,12 @@ pub(super) enum Successor {
 
 /// What happened to a swap.
 pub(super) enum Happened {
-    Started(Result<Box<Plugin>, NotStarted>),
+    Started(Result<Started, NotStarted>),
     WarmedUp(Result<(), String>),
     /// To the instance that has to be well for a while.
     Instance(instance::Happened),
     Settled,
     Abandoned,
-    Drained {
-        open_calls: usize,
-    },
 }
 
 impl Swapping {
@@ -107,7 +109,6 @@ impl Swapping {
                 ending.as_mut().await;
                 Happened::Abandoned
             }
-            Self::Draining { draining, .. } => Happened::Drained { open_calls: draining.as_mut().await },
         }
     }
 
@@ -123,17 +124,46 @@ impl Swapping {
     }
 }
 
+impl Draining {
+    /// Closes `old` to new calls, and gives those that it has the time `limit`.
+    fn begin(old: Box<Instance>, limit: Duration) -> Self {
+        // A call that finds it closed finds the new route as well, which is published.
+        old.route.gate.close();
+        let cut = CancellationToken::new();
+        let cutting = cut.clone();
+        let ended = Box::pin(async move {
+            let emptied = cutting.run_until_cancelled(old.route.gate.emptied());
+            let _ = tokio::time::timeout(limit, emptied).await;
+            let open_calls = old.route.gate.count();
+            old.plugin.shutdown().await;
+            open_calls
+        });
+        Self { ended, cut }
+    }
+
+    /// Has the instance ended now, as one that is stopped is.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Waits for its end; tells how many calls were broken off. Cancel safe.
+    pub(super) async fn ended(&mut self) -> usize {
+        self.ended.as_mut().await
+    }
+}
+
 impl Task {
     pub(super) fn begin_swap(&self, source: Source, number: u64, reply: Option<Reply>) -> Swapping {
-        let (starting, begun, oom_kills) = (source.start(), Instant::now(), OomKills::now());
+        let (starting, begun, oom_kills) =
+            (source.start(self.settings.prepare.clone()), Instant::now(), OomKills::now());
         Swapping::Starting(Begun { starting, source, number, begun, oom_kills, reply })
     }
 
     pub(super) fn swapped(&mut self, happened: Happened) {
         let swapping = std::mem::replace(&mut self.swapping, Swapping::No);
         let next = match (swapping, happened) {
-            (Swapping::Starting(begun), Happened::Started(Ok(plugin))) => {
-                let instance = self.instance(begun.number, plugin, begun.oom_kills);
+            (Swapping::Starting(begun), Happened::Started(Ok(started))) => {
+                let instance = self.instance(begun.number, started, begun.oom_kills);
                 self.begun(Candidate { instance, source: begun.source, reply: begun.reply })
             }
             (Swapping::Starting(Begun { reply, .. }), Happened::Started(Err(not_started))) => {
@@ -163,11 +193,6 @@ impl Task {
             (Swapping::Settling { candidate, .. }, Happened::Settled) => self.switch(candidate),
             (Swapping::Abandoning { why, reply, .. }, Happened::Abandoned) => {
                 self.swap_failed(why, reply);
-                Swapping::No
-            }
-            (Swapping::Draining { reply, .. }, Happened::Drained { open_calls }) => {
-                self.note(EventKind::Drained { open_calls });
-                answer(reply, Ok(self.running().map(|instance| instance.live.clone())));
                 Swapping::No
             }
             (other, _) => other,
@@ -204,26 +229,19 @@ impl Task {
         Swapping::Settling { candidate, until: Instant::now() + settle }
     }
 
-    /// Has calls go to the new instance from now on, and ends the old one when its calls have ended.
+    /// Has calls go to the new instance from now on. The old one ends when its calls have ended.
     fn switch(&mut self, candidate: Candidate) -> Swapping {
         let Candidate { instance, source, reply } = candidate;
         let old = self.take_running();
+        if let Some(old) = &old {
+            old.route.retired.store(true, Ordering::Release);
+        }
         self.adopt(source);
         self.take_over(instance);
-        let Some(old) = old else {
-            answer(reply, Ok(self.running().map(|instance| instance.live.clone())));
-            return Swapping::No;
-        };
-        let drain = self.settings.swap.drain;
-        let draining = Box::pin(async move {
-            // Only now: a call that finds it closed finds the new route as well.
-            old.route.gate.close();
-            let _ = tokio::time::timeout(drain, old.route.gate.emptied()).await;
-            let open_calls = old.route.gate.count();
-            old.plugin.shutdown().await;
-            open_calls
-        });
-        Swapping::Draining { draining, reply }
+        // No swap is begun while one drains.
+        self.draining = old.map(|old| Draining::begin(old, self.settings.swap.drain));
+        answer(reply, Ok(self.running().map(|instance| instance.live.clone())));
+        Swapping::No
     }
 
     fn swap_failed(&mut self, why: OrderError, reply: Option<Reply>) {
@@ -246,10 +264,6 @@ impl Task {
             Swapping::Abandoning { ending, why, reply } => {
                 self.swap_failed(why, reply);
                 ending
-            }
-            Swapping::Draining { draining, reply } => {
-                answer(reply, Err(why.clone()));
-                Box::pin(async move { _ = draining.await })
             }
         }
     }

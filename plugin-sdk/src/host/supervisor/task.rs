@@ -18,10 +18,10 @@ use super::instance::{Happened, Instance};
 use super::machine::{Act, Input, Machine, Order, Phase, Then};
 use super::policy::Settings;
 use super::random;
-use super::start::{NotStarted, Source, Starting};
-use super::swap::{Begun, Candidate, Successor, Swapping};
+use super::start::{NotStarted, Source, Started, Starting};
+use super::swap::{Begun, Candidate, Draining, Successor, Swapping};
 use super::{Degradation, EventKind, Failure, Live, OrderError, PluginState, PluginStatus, StopReason};
-use crate::host::Plugin;
+use crate::host::Exit;
 use crate::host::journal::Journal;
 use crate::host::logbook::LogBook;
 
@@ -30,7 +30,7 @@ use crate::host::logbook::LogBook;
 pub(super) enum Request {
     Order { order: Order, reply: Reply },
     Reload { program: Option<PathBuf>, reply: Reply },
-    Shutdown { done: oneshot::Sender<()> },
+    Shutdown { done: oneshot::Sender<Option<Exit>> },
 }
 
 /// To whoever waits for what an order leads to: the instance that serves then, if one does.
@@ -67,6 +67,8 @@ pub(super) struct Task {
     machine: Machine,
     work: Work,
     pub(super) swapping: Swapping,
+    /// What the running instance has taken over from.
+    pub(super) draining: Option<Draining>,
     /// Swaps that have to wait for the one before them, or for a start.
     reloads: VecDeque<(Option<PathBuf>, Option<Reply>)>,
     waiting: Vec<Waiting>,
@@ -103,7 +105,7 @@ enum Work {
 
 /// What happened to it.
 enum Worked {
-    Started(Result<Box<Plugin>, NotStarted>),
+    Started(Result<Started, NotStarted>),
     Happened(Happened),
     Killed(Box<Instance>, Failure),
     Gone,
@@ -126,6 +128,7 @@ enum Woken {
     Request(Option<Request>),
     Worked(Worked),
     Swapped(super::swap::Happened),
+    Drained { open_calls: usize },
     Wanted,
     Breaker(BreakerChange),
     Timer,
@@ -153,6 +156,23 @@ impl Work {
             }
         }
     }
+
+    /// Ends what there is. Tells how the instance ended that was running.
+    async fn end(self) -> Option<Exit> {
+        match self {
+            Self::Nothing => None,
+            Self::Starting { starting, .. } => {
+                starting.give_up().await;
+                None
+            }
+            Self::Running(instance) => Some(instance.plugin.shutdown().await),
+            Self::Killing { killing } => killing.await.1.exit().cloned(),
+            Self::Ending(ending) => {
+                ending.await;
+                None
+            }
+        }
+    }
 }
 
 impl Task {
@@ -177,6 +197,7 @@ impl Task {
             changes: mpsc::unbounded_channel(),
             work: Work::Nothing,
             swapping: Swapping::No,
+            draining: None,
             reloads: VecDeque::new(),
             waiting: Vec::new(),
             file,
@@ -208,6 +229,7 @@ impl Task {
                 }
                 Woken::Worked(worked) => self.worked(worked),
                 Woken::Swapped(happened) => self.swapped(happened),
+                Woken::Drained { open_calls } => self.drained(open_calls),
                 Woken::Wanted => self.wanted(),
                 Woken::Breaker(change) => self.breaker_changed(change),
                 Woken::Timer => _ = self.step(Input::Timer),
@@ -218,9 +240,9 @@ impl Task {
             }
             self.next_reload();
         };
-        self.finish().await;
+        let exit = self.finish().await;
         if let Some(done) = done {
-            let _nobody_waits = done.send(());
+            let _nobody_waits = done.send(exit);
         }
     }
 
@@ -232,6 +254,7 @@ impl Task {
             worked = self.work.next() => Woken::Worked(worked),
             request = self.requests.recv() => Woken::Request(request),
             happened = self.swapping.next() => Woken::Swapped(happened),
+            open_calls = drained(&mut self.draining) => Woken::Drained { open_calls },
             () = self.wake.notified() => Woken::Wanted,
             Some(change) = self.changes.1.recv() => Woken::Breaker(change),
             Some(reported) = self.reports.join_next() => Woken::Reported(reported.ok().flatten()),
@@ -254,7 +277,9 @@ impl Task {
         };
         match self.machine.phase() {
             // What it leads to is here already.
-            Phase::Stopped(_) | Phase::Disabled | Phase::GaveUp(_) | Phase::BackingOff { .. } => {
+            Phase::Stopped(_) | Phase::Disabled | Phase::GaveUp(_) | Phase::BackingOff { .. }
+                if goal == Goal::Serving || self.draining.is_none() =>
+            {
                 let _nobody_waits = reply.send(Ok(None));
             }
             _ => {
@@ -276,6 +301,9 @@ impl Task {
             Act::Nothing => {}
             Act::Start => self.start(),
             Act::End => self.end(),
+        }
+        if let (Some(draining), true) = (&self.draining, after.is_unwanted()) {
+            draining.cut();
         }
         self.publish();
         self.answer_those_who_wait();
@@ -304,7 +332,7 @@ impl Task {
         self.status.send_modify(|status| status.restarts += u64::from(restart));
         self.recorder.note(Some(number), None, EventKind::Starting { attempt: self.machine.attempt() });
         let (begun, oom_kills) = (Instant::now(), OomKills::now());
-        let starting = self.source.start();
+        let starting = self.source.start(self.settings.prepare.clone());
         self.work = Work::Starting { starting, number, begun, oom_kills, adopt: None };
     }
 
@@ -320,16 +348,7 @@ impl Task {
         let work = std::mem::replace(&mut self.work, Work::Nothing);
         self.unwell = None;
         self.work = Work::Ending(Box::pin(async move {
-            let work = async {
-                match work {
-                    Work::Nothing => {}
-                    Work::Starting { starting, .. } => starting.give_up().await,
-                    Work::Running(instance) => _ = instance.plugin.shutdown().await,
-                    Work::Killing { killing } => _ = killing.await,
-                    Work::Ending(ending) => ending.await,
-                }
-            };
-            tokio::join!(work, candidate);
+            tokio::join!(work.end(), candidate);
         }));
     }
 
@@ -337,11 +356,11 @@ impl Task {
         match (std::mem::replace(&mut self.work, Work::Nothing), worked) {
             (Work::Starting { number, begun, oom_kills, adopt, .. }, Worked::Started(outcome)) => {
                 match outcome {
-                    Ok(plugin) => {
+                    Ok(started) => {
                         if let Some(source) = adopt {
                             self.adopt(source);
                         }
-                        let instance = self.instance(number, plugin, oom_kills);
+                        let instance = self.instance(number, started, oom_kills);
                         self.serve(instance, begun.elapsed());
                         let _ = self.step(Input::Started);
                     }
@@ -367,8 +386,26 @@ impl Task {
             }
             (Work::Running(instance), Worked::Happened(happened)) => self.happened(instance, happened),
             (Work::Killing { .. }, Worked::Killed(instance, failure)) => self.ended(instance, failure),
-            (Work::Ending(_), Worked::Gone) => _ = self.step(Input::Gone),
+            (Work::Ending(_), Worked::Gone) => self.gone(),
             (work, _) => self.work = work,
+        }
+    }
+
+    /// What was being ended has ended. Nothing is left, unless another is to be started.
+    fn gone(&mut self) {
+        if self.draining.is_none() || !self.machine.phase().is_unwanted() {
+            let _ = self.step(Input::Gone);
+        }
+    }
+
+    /// The instance that another had taken over from has ended.
+    fn drained(&mut self, open_calls: usize) {
+        self.draining = None;
+        self.note(EventKind::Drained { open_calls });
+        match (self.machine.phase(), &self.work) {
+            // The other was waiting for this one.
+            (Phase::Stopping(_), Work::Nothing) => self.gone(),
+            _ => self.answer_those_who_wait(),
         }
     }
 
@@ -464,8 +501,8 @@ impl Task {
         self.plan_idle_check();
     }
 
-    pub(super) fn instance(&self, number: u64, plugin: Box<Plugin>, oom_kills: OomKills) -> Box<Instance> {
-        Box::new(Instance::new(number, plugin, oom_kills, self.settings.probe, self.changes.0.clone()))
+    pub(super) fn instance(&self, number: u64, started: Started, oom_kills: OomKills) -> Box<Instance> {
+        Box::new(Instance::new(number, started, oom_kills, self.settings.probe, self.changes.0.clone()))
     }
 
     pub(super) fn adopt(&mut self, source: Source) {
@@ -514,7 +551,7 @@ impl Task {
     fn check_idle(&mut self) {
         self.idle_check = None;
         let (Work::Running(instance), Some(idle)) = (&self.work, self.settings.idle_after) else { return };
-        if !matches!(self.swapping, Swapping::No) {
+        if self.is_swapping() {
             return self.plan_idle_check();
         }
         match instance.route.gate.close_if_idle(idle, Instant::now()) {
@@ -543,7 +580,7 @@ impl Task {
             return answer(reply, Err(OrderError::Disabled));
         }
         let settled = !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping(_));
-        let busy = !settled || !matches!(self.swapping, Swapping::No) || !self.reloads.is_empty();
+        let busy = !settled || self.is_swapping() || !self.reloads.is_empty();
         if busy {
             if self.reloads.len() >= MAX_RELOADS {
                 return answer(reply, Err(OrderError::Busy));
@@ -574,7 +611,7 @@ impl Task {
     fn next_reload(&mut self) {
         let settled = !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping(_));
         if settled
-            && matches!(self.swapping, Swapping::No)
+            && !self.is_swapping()
             && let Some((program, reply)) = self.reloads.pop_front()
         {
             // So that it does not take itself for one that has to wait.
@@ -582,6 +619,11 @@ impl Task {
             self.reload(program, reply);
             self.reloads.extend(rest);
         }
+    }
+
+    /// Whether there is a second instance.
+    fn is_swapping(&self) -> bool {
+        !matches!(self.swapping, Swapping::No) || self.draining.is_some()
     }
 
     pub(super) fn running(&self) -> Option<&Instance> {
@@ -731,7 +773,9 @@ impl Task {
                 self.answer(Goal::Gone, || Err(OrderError::Superseded));
             }
             Phase::Stopped(_) | Phase::Disabled => {
-                self.answer(Goal::Gone, || Ok(None));
+                if self.draining.is_none() {
+                    self.answer(Goal::Gone, || Ok(None));
+                }
                 self.answer(Goal::Serving, || Err(OrderError::Superseded));
             }
             Phase::Starting => self.answer(Goal::Gone, || Err(OrderError::Superseded)),
@@ -749,17 +793,25 @@ impl Task {
         }
     }
 
-    /// Ends everything, for good.
-    async fn finish(mut self) {
-        let running = !matches!(self.work, Work::Nothing) || !matches!(self.swapping, Swapping::No);
+    /// Ends everything, for good. Tells how the instance ended that was running.
+    async fn finish(mut self) -> Option<Exit> {
+        let running = !matches!(self.work, Work::Nothing) || self.is_swapping();
         if running {
             self.note(EventKind::Stopping);
             self.status.send_modify(|status| status.state = PluginState::Stopping);
             self.route.send_replace(Route::Down);
         }
-        self.end();
-        if let Work::Ending(ending) = std::mem::replace(&mut self.work, Work::Nothing) {
-            ending.await;
+        let candidate = self.give_up_swap(&OrderError::Superseded);
+        let work = std::mem::replace(&mut self.work, Work::Nothing);
+        let draining = self.draining.take();
+        let drained = async {
+            let mut draining = draining?;
+            draining.cut();
+            Some(draining.ended().await)
+        };
+        let (exit, drained, ()) = tokio::join!(work.end(), drained, candidate);
+        if let Some(open_calls) = drained {
+            self.note(EventKind::Drained { open_calls });
         }
         let why = StopReason::Shutdown;
         self.note(EventKind::Stopped { why });
@@ -770,12 +822,20 @@ impl Task {
         self.route.send_replace(Route::Down);
         while self.reports.join_next().await.is_some() {}
         drop(self.log_book);
+        exit
     }
 }
 
 pub(super) fn answer(reply: Option<Reply>, outcome: Result<Option<Live>, OrderError>) {
     if let Some(reply) = reply {
         let _nobody_waits = reply.send(outcome);
+    }
+}
+
+async fn drained(draining: &mut Option<Draining>) -> usize {
+    match draining {
+        Some(draining) => draining.ended().await,
+        None => std::future::pending().await,
     }
 }
 
