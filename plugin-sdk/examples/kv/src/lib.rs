@@ -11,6 +11,4 @@ pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("kv");
 pub const VERSION: u32 = 1;
 
 /// Lets a plugin tell its host from a person who has started it by hand. It is no secret.
-pub fn cookie() -> MagicCookie {
-    MagicCookie::new("KV_PLUGIN", "4fb1a5c0")
-}
+pub const COOKIE: MagicCookie = MagicCookie::from_static("KV_PLUGIN", "4fb1a5c0");
