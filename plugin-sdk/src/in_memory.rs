@@ -62,7 +62,7 @@ impl InMemory {
         let socket_dir = SocketDir::create(None).map_err(AttachError::SocketDir)?;
         let dir = socket_dir.path().to_path_buf();
         let (memory, serving) =
-            MemoryPlugin::new(builder, contract.app_versions(), dir, stop.clone(), crash.clone())?;
+            MemoryPlugin::new(builder, contract.app_versions(), dir, stop.clone(), crash.clone()).await?;
         let serving = tokio::spawn(serving);
         let (ended, app_version) = (memory.ended().clone(), memory.app_version);
         let plugin = Plugin::in_this_process(memory, ended, app_version, contract, socket_dir).await?;

@@ -30,7 +30,7 @@ pub(crate) struct MemoryPlugin {
 impl MemoryPlugin {
     /// A plugin and its serving, which ends with `stop`, when the host asks for it, or in the middle of everything with
     /// `crash`. Brokered sockets go to `dir`.
-    pub(crate) fn new(
+    pub(crate) async fn new(
         mut builder: PluginBuilder,
         offered: &AppVersions,
         dir: PathBuf,
@@ -39,7 +39,7 @@ impl MemoryPlugin {
     ) -> Result<(Self, impl Future<Output = Result<(), ServeError>> + Send + 'static), ServeError> {
         let chosen = builder.choose(offered)?;
         let app_version = chosen.app_version;
-        let server = PluginServer::new(chosen, ShutdownRpc::Ends)?;
+        let server = PluginServer::new(chosen, ShutdownRpc::Ends).await?;
         let (entrance, incoming) = Entrance::new(None, Access::SameUser);
         let place = Place::Unix { dir, group: None };
         let hosts = Arc::new(Hosts { place, tls: None, last_words: server.last_words.clone() });

@@ -61,16 +61,16 @@ impl Prepared {
     }
 
     /// Has the application make its services.
-    pub(super) fn server(self, shutdown: ShutdownRpc) -> Result<PluginServer, ServeError> {
+    pub(super) async fn server(self, shutdown: ShutdownRpc) -> Result<PluginServer, ServeError> {
         let Self { context, services, stop, last_words, drain_limit } = self;
-        let routes = services.routes(&context)?;
+        let routes = services.routes(&context).await?;
         Ok(PluginServer { stop, last_words, context, routes, shutdown, drain_limit })
     }
 }
 
 impl PluginServer {
-    pub(super) fn new(chosen: Chosen, shutdown: ShutdownRpc) -> Result<Self, ServeError> {
-        Prepared::new(chosen).server(shutdown)
+    pub(super) async fn new(chosen: Chosen, shutdown: ShutdownRpc) -> Result<Self, ServeError> {
+        Prepared::new(chosen).server(shutdown).await
     }
 
     /// Serves until `ended`, or until a host asks for the end; then has `flush` done, ends all streams of the SDK, and

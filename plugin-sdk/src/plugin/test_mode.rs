@@ -21,7 +21,8 @@ pub(super) async fn serve(
     let (tls, _untold) = secure(builder.tls.as_ref(), env.client_cert.as_deref())?;
     let place = builder.network.place(&env);
     let listener = place.bind().await?;
-    let server = PluginServer::new(chosen, ShutdownRpc::Ends)?;
+    let server = PluginServer::new(chosen, ShutdownRpc::Ends);
+    let Some(server) = cancel.run_until_cancelled(server).await.transpose()? else { return Ok(()) };
     let config = ReattachConfig {
         app_version: Some(app_version),
         address: listener.address(),

@@ -88,8 +88,9 @@ const BACKLOG: usize = 16;
 /// - First serve, then tell the number. The news of the server and the call that tells its number may overtake one another: a
 ///   dial waits for the news, 5 s at most.
 /// - A number may be dialled at any time and any number of times while it is served, and the channel of a dial connects again by
-///   itself. go-plugin's hosts and plugins dial a number once and within 5 s, unless the connection is multiplexed; where
-///   they dial, serve a new number each time. So do for more than 4,096 of them: the oldest are forgotten.
+///   itself. Of more than 4,096 numbers the oldest are forgotten.
+/// - go-plugin's hosts and plugins dial a number once and within 5 s, unless the connection is multiplexed. For them, serve a new
+///   number for each dial.
 /// - All of it belongs to one connection between host and plugin, and ends with it.
 #[derive(Debug, Clone)]
 pub struct Broker(Arc<Shared>);
@@ -688,6 +689,24 @@ mod tests {
     fn knock(id: u32) -> ConnInfo {
         let knock = Knock { knock: true, ..Knock::default() };
         ConnInfo { service_id: id, knock: Some(knock), ..ConnInfo::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_listen_is_not_one_that_offers_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::Unix { dir: dir.path().to_owned(), group: None };
+        let means = Means { place, tls: None, mux: None, translation: Translation::default() };
+        let broker = Broker::new(means, &CancellationToken::new());
+        let served = broker.accept_and_serve(1, Routes::default()).await;
+        assert!(matches!(served, Err(BrokerError::Unheard { id: 1, .. })), "{served:?}");
+        let sockets = || std::fs::read_dir(dir.path()).unwrap().count();
+        let gone = async {
+            while sockets() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("its socket goes with it");
+        assert!(matches!(broker.dial(2).await, Err(BrokerError::TimedOut { id: 2, .. })));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,10 @@
 //! A plugin that does whatever a test asks it to.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use plugin_sdk::plugin::{Context, Network, PluginBuilder};
+use plugin_sdk::plugin::{Context, Network, PluginBuilder, init_logging};
 use plugin_sdk::{MAX_MESSAGE_BYTES, MagicCookie, TlsConfig};
 use sample_plugin::Service;
 use sample_plugin::sample_server::SampleServer;
@@ -32,6 +33,24 @@ fn main() -> ExitCode {
         .version(1, services)
         .version(2, services)
         .version(3, services);
+    if has("--no-database") {
+        plugin = plugin.try_version(1, async |_: Context| {
+            std::fs::File::open("/no/such/database").map(|_| Routes::default())
+        });
+    }
+    if has("--slow-database") {
+        plugin = plugin.try_version(1, async move |context: Context| {
+            tracing::info!("waiting for the database");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok::<_, Infallible>(services(&context))
+        });
+    }
+    if has("--stuck-database") {
+        plugin = plugin.try_version(1, async |_: Context| {
+            tracing::info!("waiting for the database");
+            std::future::pending::<Result<_, Infallible>>().await
+        });
+    }
     if has("--long-drain") {
         plugin = plugin.drain_limit(Duration::from_secs(60));
     }
@@ -41,7 +60,21 @@ fn main() -> ExitCode {
             None => return ExitCode::FAILURE,
         }
     }
-    if has("--test-mode") { test_mode(plugin) } else { plugin.run() }
+    match () {
+        () if has("--test-mode") => test_mode(plugin),
+        () if has("--own-run-time") => own_run_time(plugin),
+        () => plugin.run(),
+    }
+}
+
+/// As a plugin's author does it who has work for several threads.
+#[tokio::main]
+async fn own_run_time(plugin: PluginBuilder) -> ExitCode {
+    init_logging();
+    match plugin.serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
 }
 
 /// What a library might say when it is set up.
