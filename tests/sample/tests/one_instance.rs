@@ -1,6 +1,8 @@
 //! Callers of a plugin that is kept running to whom its instances are not all the same: broker's ids and versions belong to
 //! one of them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use plugin_sdk::Broker;
@@ -154,6 +156,22 @@ async fn an_instance_that_cannot_be_prepared_does_not_serve() {
     let error = tokio::time::timeout(LIMIT, dies.ready()).await.expect("it is given up").unwrap_err();
     assert!(matches!(&error, NotReady::GaveUp { last: Some(Failure::Start(_)), .. }), "{error:?}");
     dies.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_panic_in_what_the_application_does_with_an_instance_ends_nothing_else() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let plugin = supervisor(sample())
+        .prepare(move |_| {
+            assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first one is not prepared");
+            std::future::ready(Ok::<(), Status>(()))
+        })
+        .warm_up(|_, _| async { panic!("this one is not warmed up") })
+        .start();
+    let ready = tokio::time::timeout(LIMIT, plugin.ready()).await.expect("it does not take long");
+    assert_eq!(ready.expect("it is tried again").instance, 2);
+    plugin.handle().reload(None).await.expect("the swap goes on");
+    plugin.shutdown().await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@
 //!
 //! One task owns all of it; [`PluginStatus`] is published on a `watch`, each decision is an [`Event`] with its reason.
 
+mod apart;
 mod backoff;
 mod breaker;
 mod channel;
@@ -151,7 +152,7 @@ impl Supervisor {
     /// with it. What it returns is kept for as long as the instance lives, such as the
     /// [`BrokeredServer`](crate::BrokeredServer), which ends when it is dropped.
     ///
-    /// If it fails, or takes longer than 10 s, the instance is ended, and has failed to start: [`Failure::Prepare`].
+    /// If it fails or panics, or takes longer than 10 s, the instance is ended, and has failed to start: [`Failure::Prepare`].
     ///
     /// ```no_run
     /// # use plugin_sdk::host::{Launch, Supervisor};
@@ -179,7 +180,8 @@ impl Supervisor {
     }
 
     /// Has the application hand over what the old instance knows to the new one, in the course of a swap and before the new
-    /// one is called: gets both channels, the old one's first. If it fails, or takes longer than 10 s, the swap goes on.
+    /// one is called: gets both channels, the old one's first. If it fails or panics, or takes longer than 10 s, the
+    /// swap goes on.
     pub fn warm_up<F>(mut self, warm_up: impl Fn(Channel, Channel) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), Status>> + Send + 'static,

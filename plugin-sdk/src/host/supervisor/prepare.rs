@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tonic::transport::Channel;
 
+use super::apart::{NoOutcome, apart};
 use crate::host::Plugin;
 use crate::{AppVersion, Broker};
 
@@ -33,6 +34,9 @@ pub enum PrepareError {
     /// The application says so.
     #[error("it could not be prepared")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// The application's code panicked.
+    #[error("what prepares it panicked")]
+    Panicked,
     /// The application did not get done with it.
     #[error("it was not prepared within {0:?}")]
     TimedOut(Duration),
@@ -54,13 +58,16 @@ impl Prepare {
         K: Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
+        let prepare = Arc::new(prepare);
         Self(Arc::new(move |instance| {
-            let preparing = prepare(instance);
+            let prepare = Arc::clone(&prepare);
             Box::pin(async move {
-                match tokio::time::timeout(LIMIT, preparing).await {
+                let preparing = async move { prepare(instance).await.map_err(Into::into) };
+                match apart(LIMIT, preparing).await {
                     Ok(Ok(kept)) => Ok(Kept(Box::new(kept))),
-                    Ok(Err(error)) => Err(PrepareError::Failed(error.into())),
-                    Err(_) => Err(PrepareError::TimedOut(LIMIT)),
+                    Ok(Err(error)) => Err(PrepareError::Failed(error)),
+                    Err(NoOutcome::Panicked) => Err(PrepareError::Panicked),
+                    Err(NoOutcome::TimedOut) => Err(PrepareError::TimedOut(LIMIT)),
                 }
             })
         }))

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::apart::{NoOutcome, apart};
 use super::crash::OomKills;
 use super::instance::{self, Instance};
 use super::start::{NotStarted, Source, Started, Starting};
@@ -208,13 +209,14 @@ impl Task {
             return abandon(candidate, OrderError::OlderVersion { old: version, new });
         }
         let new_channel = candidate.instance.plugin.channel();
-        match self.settings.warm_up.as_ref().map(|warm_up| warm_up(channel, new_channel)) {
+        match self.settings.warm_up.clone() {
             None => self.settle(candidate),
-            Some(warming_up) => {
+            Some(warm_up) => {
                 let warming_up = Box::pin(async move {
-                    match tokio::time::timeout(WARM_UP_LIMIT, warming_up).await {
+                    match apart(WARM_UP_LIMIT, async move { warm_up(channel, new_channel).await }).await {
                         Ok(outcome) => outcome.map_err(|status| one_line(&status).to_string()),
-                        Err(_) => Err(format!("it took longer than {WARM_UP_LIMIT:?}")),
+                        Err(NoOutcome::Panicked) => Err("it panicked".to_owned()),
+                        Err(NoOutcome::TimedOut) => Err(format!("it took longer than {WARM_UP_LIMIT:?}")),
                     }
                 });
                 Swapping::WarmingUp { candidate, warming_up }
