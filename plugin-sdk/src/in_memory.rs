@@ -1,21 +1,4 @@
 //! A host and a plugin in one process, for tests: real services, client and broker, and no child process.
-//!
-//! ```
-//! use plugin_sdk::host::Contract;
-//! use plugin_sdk::plugin::PluginBuilder;
-//! use plugin_sdk::{InMemory, MagicCookie};
-//! use tonic::service::Routes;
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let cookie = MagicCookie::new("EXAMPLE_PLUGIN", "1f0e");
-//! let plugin = PluginBuilder::new(cookie.clone()).version(1, |_context| Routes::default());
-//! let running = InMemory::start(plugin, &Contract::new(cookie, [1])).await?;
-//! running.plugin().health().await?; // Or any client that tonic generates, on plugin().channel().
-//! running.stop().await?;
-//! # Ok(())
-//! # }
-//! ```
 
 use thiserror::Error;
 use tokio::task::JoinHandle;
@@ -25,7 +8,25 @@ use crate::host::{AttachError, Contract, Plugin};
 use crate::plugin::{MemoryPlugin, PluginBuilder, ServeError};
 use crate::runtime::SocketDir;
 
-/// A plugin that runs in this process, and the host's view of it.
+/// A plugin that runs in this process, and the host's view of it, for tests: real services, client and broker, and no child
+/// process.
+///
+/// ```
+/// use plugin_sdk::host::Contract;
+/// use plugin_sdk::plugin::PluginBuilder;
+/// use plugin_sdk::{InMemory, MagicCookie};
+/// use tonic::service::Routes;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cookie = MagicCookie::new("EXAMPLE_PLUGIN", "1f0e");
+/// let plugin = PluginBuilder::new(cookie.clone()).version(1, |_context| Routes::default());
+/// let running = InMemory::start(plugin, &Contract::new(cookie, [1])).await?;
+/// running.plugin().health().await?; // Or any client that tonic generates, on plugin().channel().
+/// running.stop().await?;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// Not as in a process of its own: stdout is not captured, nothing is read from the environment, and an abort is one
 /// of the test; [`crash`](Self::crash) is for the rest of what a host sees of it. Brokered connections use real
@@ -61,7 +62,7 @@ impl InMemory {
         let socket_dir = SocketDir::create(None).map_err(AttachError::SocketDir)?;
         let dir = socket_dir.path().to_path_buf();
         let (memory, serving) =
-            MemoryPlugin::new(builder, contract.app_versions(), dir, stop.clone(), crash.clone())?;
+            MemoryPlugin::new(builder, contract.app_versions(), dir, stop.clone(), crash.clone()).await?;
         let serving = tokio::spawn(serving);
         let (ended, app_version) = (memory.ended().clone(), memory.app_version);
         let plugin = Plugin::in_this_process(memory, ended, app_version, contract, socket_dir).await?;

@@ -11,6 +11,9 @@
 //!  └──────────────┘                                   └──────────────────┘
 //! ```
 //!
+//! **The way from a `.proto` to a running plugin**, with what `Cargo.toml` has to say, is in the crate's README.md; the programs
+//! that it shows are in `examples/kv`.
+//!
 //! The crate knows nothing of what plugins are for. A host and its plugins share a contract: a [`MagicCookie`], one
 //! or more [`AppVersion`]s, and the gRPC services that each version means.
 //!
@@ -18,7 +21,8 @@
 //! - Looking at and steering the plugins of a running host, feature `host`: `host::ControlServer` and `control`.
 //! - Being a plugin, feature `plugin`: begin with `plugin::PluginBuilder`.
 //! - Testing either without a process, both features: `InMemory`; and all that the crate `plugin-testkit` offers.
-//! - The protocol itself, for those who write a host or a plugin in another language: `manual`.
+//! - The protocol itself, for those who write a host or a plugin in another language, and what go-plugin's names are called
+//!   here: `manual`.
 //!
 //! Tested on Linux. On macOS and other Unixes it should work, with less certainty about processes and without pinned
 //! executables; Windows is not supported. The page `manual::lifecycle` has the details.

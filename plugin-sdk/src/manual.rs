@@ -4,6 +4,9 @@
 //! everything that speaks gRPC through HashiCorp's go-plugin. Nothing else has to be read: service definitions, file
 //! formats and time limits are all here. Where this crate decides differently from go-plugin, the page says so.
 //!
+//! Whoever writes a host or a plugin with this crate wants the README first, then [`lifecycle`] and [`security`], and may leave
+//! [`protocol`] until something does not work.
+//!
 //! | page | answers |
 //! |---|---|
 //! | [`protocol`] | what is on the wire: variables, the handshake line, TLS, services, broker, multiplexing, reattach, logs |
@@ -12,6 +15,13 @@
 //! | [`security`] | what is promised, what is not, and what a hostile plugin can do |
 //! | [`testing`] | how to test a plugin and how to test a host, with what |
 //! | [`other_languages`] | how to write a plugin or a host without this crate, with a checklist |
+//! | [`from_go_plugin`] | which name of go-plugin's has which here, what is not here, and what to do instead |
+//!
+//! Which test proves each behaviour of the protocol is on a page that is no part of these, since it is made of links to the
+//! repository's files: `plugin-sdk/src/manual/conformance.md` there.
+
+#[doc = include_str!("manual/from-go-plugin.md")]
+pub mod from_go_plugin {}
 
 #[doc = include_str!("manual/lifecycle.md")]
 pub mod lifecycle {}

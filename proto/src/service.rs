@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt, future};
+use futures_util::future::{BoxFuture, Shared};
+use futures_util::{FutureExt, Stream, StreamExt, future};
 use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -41,6 +42,7 @@ const NEITHER: GetResponse = GetResponse { outcome: None };
 pub struct CacheService<C> {
     cache: Arc<Watched<C>>,
     leases: Leases,
+    closing: Shared<BoxFuture<'static, ()>>,
 }
 
 /// A cache, and what the log has been told of it.
@@ -60,7 +62,8 @@ const ASK_EVERY_TIME: Leases = Leases(None);
 impl<C: Cache> CacheService<C> {
     /// Serves this cache. Hosts ask it every time.
     pub fn new(cache: C) -> Self {
-        Self { cache: Arc::new(Watched::new(cache)), leases: ASK_EVERY_TIME }
+        let closing = future::pending().boxed().shared();
+        Self { cache: Arc::new(Watched::new(cache)), leases: ASK_EVERY_TIME, closing }
     }
 
     /// Lets hosts give a hit again for so long without asking; zero: not at all. A key that is asked for often then costs
@@ -68,6 +71,14 @@ impl<C: Cache> CacheService<C> {
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.leases = Leases((!max_age.is_zero()).then_some(max_age));
+        self
+    }
+
+    /// Ends the streams of batches once this is done, after the answers to those that have come: hosts keep them open, and a
+    /// plugin that is to end would wait for them. For one made with `plugin-sdk`, its `Closing`.
+    #[must_use]
+    pub fn until(mut self, closing: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.closing = closing.boxed().shared();
         self
     }
 }
@@ -110,7 +121,8 @@ impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
         &self,
         requests: Request<Streaming<PipeRequest>>,
     ) -> Result<Response<Self::PipeStream>, Status> {
-        let answers = pipe(Arc::clone(&self.cache), self.leases, requests.into_inner());
+        let requests = requests.into_inner().take_until(self.closing.clone());
+        let answers = pipe(Arc::clone(&self.cache), self.leases, requests);
         Ok(Response::new(Box::pin(answers)))
     }
 

@@ -23,6 +23,8 @@ const CRATES: &[(&str, &[&str])] = &[
     // What shares no code with the SDK does not share its mistakes.
     ("plugin-rogue", &["plugin-sdk"]),
     ("plugin-testkit", &["cache-proto", "fib-server", "fib-cache-memory", "fib-cache-redis"]),
+    // It is for those who have nothing of ours but the SDK.
+    ("kv-example", &["cache-proto", "fib-server", "plugin-testkit", "plugin-rogue"]),
     // mio is what tokio does I/O with: the contract itself does none.
     ("cache-proto", &["plugin-sdk", "fib-server", "hyper", "mio"]),
     ("fib-server", &["fib-cache-memory", "fib-cache-redis", "redis", "plugin-testkit"]),

@@ -5,7 +5,8 @@
 //! written out, gRPC is made from HTTP/2.
 //!
 //! Cargo builds no program of a dependency. The host's own package has one instead, of three lines, as
-//! `examples/rogue.rs`; `cargo test` builds examples, and `plugin_testkit::program("rogue")` finds them:
+//! `examples/rogue.rs`; `cargo test` builds examples (`cargo test --test FILE` does not), and `plugin_testkit::program("rogue")`
+//! finds them:
 //!
 //! ```no_run
 //! fn main() -> std::process::ExitCode {

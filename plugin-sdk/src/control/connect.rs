@@ -18,6 +18,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// No host answers at a socket.
 #[derive(Debug, Error)]
 #[error("no host answers at {}", path.display())]
+#[non_exhaustive]
 pub struct ConnectError {
     /// The socket.
     pub path: PathBuf,

@@ -32,6 +32,9 @@ pub enum AddressProblem {
     /// Field 3 is neither `unix` nor `tcp`.
     #[error("the network {0:?} is neither unix nor tcp")]
     Network(String),
+    /// A configuration has something else.
+    #[error("{0:?} is not an address of the form unix:PATH, unix:@NAME or tcp:HOST:PORT")]
+    Form(String),
     /// No path, or one with a NUL byte.
     #[error("{0:?} is not the path of a socket")]
     Path(String),
@@ -82,13 +85,19 @@ impl PluginAddress {
     }
 }
 
-/// Reads `unix:PATH`, `unix:@NAME` or `tcp:HOST:PORT`, the form of configurations.
+/// Reads `unix:PATH`, `unix:@NAME` or `tcp:HOST:PORT`, the form of configurations; a path from the root and `@NAME` also by
+/// themselves, as [`Display`](fmt::Display) shows them.
 impl FromStr for PluginAddress {
     type Err = AddressProblem;
 
     fn from_str(text: &str) -> Result<Self, AddressProblem> {
-        let (network, address) = text.split_once(':').unwrap_or((text, ""));
-        Self::parse(network, address)
+        if text.starts_with(['/', '@']) {
+            return Self::parse("unix", text);
+        }
+        match text.split_once(':') {
+            Some((network @ ("unix" | "tcp"), address)) => Self::parse(network, address),
+            _ => Err(AddressProblem::Form(text.to_owned())),
+        }
     }
 }
 
@@ -124,6 +133,25 @@ mod tests {
         }
         let this_machine = PluginAddress::parse("tcp", ":1234").unwrap();
         assert_eq!(this_machine, PluginAddress::Tcp { host: "localhost".into(), port: 1234 });
+    }
+
+    #[test]
+    fn an_address_of_a_configuration_names_its_network_unless_it_can_only_be_a_socket() {
+        for (text, network, address) in [
+            ("unix:/run/a:b", "unix", "/run/a:b"),
+            ("unix:relative", "unix", "relative"),
+            ("/run/a:b", "unix", "/run/a:b"),
+            ("@abstract", "unix", "@abstract"),
+            ("tcp:localhost:80", "tcp", "localhost:80"),
+        ] {
+            assert_eq!(text.parse(), PluginAddress::parse(network, address), "{text}");
+        }
+        for text in ["", "relative", "127.0.0.1:80", "localhost:80", "udp:1", "unix"] {
+            let problem = text.parse::<PluginAddress>().unwrap_err();
+            assert_eq!(problem, AddressProblem::Form(text.to_owned()));
+        }
+        assert!(matches!("unix:".parse::<PluginAddress>(), Err(AddressProblem::Path(_))));
+        assert!(matches!("/a\0b".parse::<PluginAddress>(), Err(AddressProblem::Path(_))));
     }
 
     #[test]

@@ -21,6 +21,13 @@ impl MagicCookie {
         Self { key: key.into(), value: value.into() }
     }
 
+    /// A cookie as a constant: `const COOKIE: MagicCookie = MagicCookie::from_static("EXAMPLE_PLUGIN", "1f0e");`. Otherwise as
+    /// [`new`](Self::new).
+    #[must_use]
+    pub const fn from_static(key: &'static str, value: &'static str) -> Self {
+        Self { key: Cow::Borrowed(key), value: Cow::Borrowed(value) }
+    }
+
     /// Name of the environment variable.
     #[must_use]
     pub fn key(&self) -> &str {
@@ -43,6 +50,13 @@ impl MagicCookie {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COOKIE: MagicCookie = MagicCookie::from_static("KEY", "value");
+
+    #[test]
+    fn a_cookie_can_be_a_constant() {
+        assert_eq!(COOKIE, MagicCookie::new("KEY".to_owned(), "value".to_owned()));
+    }
 
     #[test]
     fn a_cookie_that_cannot_be_told_from_an_unset_variable_is_not_usable() {

@@ -23,6 +23,18 @@ impl From<u32> for AppVersion {
     }
 }
 
+impl From<AppVersion> for u32 {
+    fn from(version: AppVersion) -> Self {
+        version.0
+    }
+}
+
+impl PartialEq<u32> for AppVersion {
+    fn eq(&self, number: &u32) -> bool {
+        self.0 == *number
+    }
+}
+
 impl fmt::Display for AppVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -75,6 +87,16 @@ impl AppVersions {
     }
 }
 
+/// From the lowest to the highest.
+impl<'a> IntoIterator for &'a AppVersions {
+    type Item = AppVersion;
+    type IntoIter = std::iter::Copied<std::collections::btree_set::Iter<'a, AppVersion>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter().copied()
+    }
+}
+
 impl<V: Into<AppVersion>> FromIterator<V> for AppVersions {
     fn from_iter<I: IntoIterator<Item = V>>(versions: I) -> Self {
         Self(versions.into_iter().map(Into::into).collect())
@@ -112,6 +134,14 @@ mod tests {
             let (offered, _) = AppVersions::parse_list(offered);
             assert_eq!(own.negotiate(&offered), chosen.map(AppVersion), "{own} against {offered}");
         }
+    }
+
+    #[test]
+    fn versions_are_numbers_where_numbers_are_wanted() {
+        let versions: AppVersions = [3, 1].into_iter().collect();
+        let numbers: Vec<u32> = (&versions).into_iter().map(u32::from).collect();
+        assert_eq!(numbers, [1, 3]);
+        assert!(AppVersion(3) == 3 && AppVersion(3) != 1);
     }
 
     #[test]

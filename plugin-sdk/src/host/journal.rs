@@ -14,6 +14,7 @@ pub struct Journal<T>(Arc<Shared<T>>);
 
 /// An entry and its number; numbers count up from 1 without a gap.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Numbered<T> {
     /// Its number.
     pub number: u64,
@@ -54,6 +55,7 @@ pub struct Follow<T>(broadcast::Receiver<Numbered<T>>);
 
 /// What a follower gets.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Followed<T> {
     /// The next entry.
     Entry(Numbered<T>),

@@ -87,9 +87,9 @@ pub enum Environment {
 }
 
 impl Environment {
-    /// What [`Environment::Clean`] lets through.
-    pub const CLEAN_ENVIRONMENT: [&str; 8] =
-        ["HOME", "LANG", "LC_ALL", "PATH", BUSY_POLL, "TMPDIR", "TZ", "USER"];
+    /// What [`Environment::Clean`] lets through. Later versions of this crate may let through more of the kind.
+    pub const CLEAN_ENVIRONMENT: &[&str] =
+        &["HOME", "LANG", "LC_ALL", "PATH", BUSY_POLL, "TMPDIR", "TZ", "USER"];
 
     fn lets_through(self, name: &OsStr) -> bool {
         match self {
@@ -195,7 +195,7 @@ impl Launch {
         }
     }
 
-    /// What the plugin is called in logs. Default: the name of its file.
+    /// What the plugin is called in logs, of which `manual::lifecycle` says what is in them. Default: the name of its file.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -353,6 +353,9 @@ impl Launch {
 
     /// How long the plugin may take to exit when it is asked to, before it gets SIGTERM, and then the same time again
     /// before it gets SIGKILL. Default: 2 s.
+    ///
+    /// It is a limit of the host. How long calls that are running may take is for the plugin to say, which breaks them off
+    /// after its own limit (`PluginBuilder::drain_limit`, 1 s unless its author has set another).
     #[must_use]
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.shutdown_grace = grace;

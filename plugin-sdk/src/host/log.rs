@@ -1,9 +1,6 @@
 //! A plugin's log lines as `tracing` events of the host, at their own level.
 //!
-//! The rules are go-plugin's: a JSON object with hclog's keys is taken apart; other text is an event at the level its
-//! prefix names (`[WARN] ...`), or at debug; and after a line that begins a Go panic all text is at error level until the next log
-//! entry. All events have the target `plugin` and the fields `plugin`, `pid` and, of JSON lines, `module`, `timestamp` (the plugin's
-//! own, as it wrote it) and `fields` (whatever else the line holds, as JSON).
+//! How a line is read is in the manual, `protocol`, and what its event looks like in `lifecycle`, under "What is logged".
 
 use std::time::SystemTime;
 

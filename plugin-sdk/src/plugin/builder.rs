@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
+use std::pin::Pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::arguments::{ArgumentProblem, Service};
+use super::closing::Closing;
 use super::reflection::Services;
+use super::server::DRAIN_LIMIT;
 use super::{child, service, test_mode};
 use crate::handshake::{EnvProblem, PluginEnv};
 use crate::services::{HealthReporter, Stdio, StdioWriter};
@@ -38,6 +42,7 @@ pub struct PluginBuilder {
     pub(super) network: Network,
     pub(super) tls: Option<TlsConfig>,
     descriptors: Vec<&'static [u8]>,
+    drain_limit: Duration,
 }
 
 /// What a plugin listens on.
@@ -63,7 +68,13 @@ impl Network {
     }
 }
 
-pub(super) type Factory = Box<dyn FnOnce(&Context) -> Routes + Send>;
+/// Makes the services of a version.
+pub(super) type Factory = Box<dyn FnOnce(Context) -> Making + Send>;
+
+type Making = Pin<Box<dyn Future<Output = Result<Routes, Refusal>> + Send>>;
+
+/// Why the application cannot make its services, in its own words.
+type Refusal = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a plugin's services may use of the SDK.
 #[derive(Debug, Clone)]
@@ -71,6 +82,14 @@ pub struct Context {
     pub(super) app_version: AppVersion,
     pub(super) health: HealthReporter,
     pub(super) stdio: Stdio,
+    pub(super) closing: Closing,
+}
+
+/// What is served to a host, now that its versions are known.
+pub(super) struct Chosen {
+    pub(super) app_version: AppVersion,
+    pub(super) services: Services,
+    pub(super) drain_limit: Duration,
 }
 
 /// Why a plugin could not serve.
@@ -89,6 +108,14 @@ pub enum ServeError {
     /// The host asked for something that makes no sense.
     #[error("the host's environment cannot be followed")]
     Environment(#[from] EnvProblem),
+    /// The application cannot make its services: what [`try_version`](PluginBuilder::try_version) was given has failed.
+    #[error("cannot make the services of version {app_version}")]
+    Services {
+        /// The version that was agreed on.
+        app_version: AppVersion,
+        /// The application's reason.
+        source: Refusal,
+    },
     /// No socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -126,6 +153,22 @@ pub enum ServeError {
     Server(#[from] tonic::transport::Error),
 }
 
+impl ServeError {
+    /// Tells whoever has started the plugin, on stderr, and gives the exit code, 1. A person who has started it by hand reads that
+    /// its host is to do it; all else is one line of the log with its whole cause, which needs no logging to be installed.
+    #[must_use]
+    pub fn report(&self) -> ExitCode {
+        if let Self::NotStartedByHost = self {
+            // There is nobody to tell that stderr is broken.
+            let _ = io::stderr().write_all(NOT_BY_HAND.as_bytes());
+        } else {
+            super::init_logging();
+            tracing::error!("{}", crate::one_line(self));
+        }
+        ExitCode::FAILURE
+    }
+}
+
 impl Context {
     /// The version that the services are made for.
     #[must_use]
@@ -150,6 +193,12 @@ impl Context {
     pub fn stderr(&self) -> StdioWriter {
         self.stdio.stderr()
     }
+
+    /// Tells when the plugin is to end: for streams, and for whatever else would go on until its host ends it.
+    #[must_use]
+    pub fn closing(&self) -> Closing {
+        self.closing.clone()
+    }
 }
 
 impl PluginBuilder {
@@ -162,6 +211,7 @@ impl PluginBuilder {
             network: Network::default(),
             tls: None,
             descriptors: Vec::new(),
+            drain_limit: DRAIN_LIMIT,
         }
     }
 
@@ -176,6 +226,18 @@ impl PluginBuilder {
     #[must_use]
     pub fn tls(mut self, config: TlsConfig) -> Self {
         self.tls = Some(config);
+        self
+    }
+
+    /// How long the calls that are running may take once the plugin is to end; then they are broken off. Default: 1 s.
+    ///
+    /// It is of use only under a host that waits as long before it kills: one made with this crate for its
+    /// `Launch::shutdown_grace`, 2 s by default and then 2 s more. go-plugin's hosts always kill after 2 s. A call that would
+    /// never end by itself should rather listen to [`Context::closing`]. The calls cannot print to the host any
+    /// more, nor dial it.
+    #[must_use]
+    pub fn drain_limit(mut self, limit: Duration) -> Self {
+        self.drain_limit = limit;
         self
     }
 
@@ -198,13 +260,65 @@ impl PluginBuilder {
         version: impl Into<AppVersion>,
         services: impl FnOnce(&Context) -> Routes + Send + 'static,
     ) -> Self {
-        self.versions.insert(version.into(), Box::new(services));
+        let make: Factory = Box::new(move |context| {
+            let routes = services(&context);
+            Box::pin(std::future::ready(Ok(routes)))
+        });
+        self.versions.insert(version.into(), make);
+        self
+    }
+
+    /// As [`version`](Self::version), for services that have to wait for something, or that can fail: a plugin with a database
+    /// that it cannot open has no other way to say so. The error is one line on stderr, which the host's error quotes, and
+    /// [`ServeError::Services`]; the plugin ends with exit code 1.
+    ///
+    /// The host waits meanwhile, until its start timeout.
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    ///
+    /// use plugin_sdk::MagicCookie;
+    /// use plugin_sdk::plugin::{Context, PluginBuilder};
+    /// use tonic::service::Routes;
+    ///
+    /// # struct Index;
+    /// # impl Index {
+    /// #     async fn open(_path: &str) -> std::io::Result<Self> { Ok(Self) }
+    /// #     fn services(self, _context: &Context) -> Routes { Routes::default() }
+    /// # }
+    /// fn main() -> ExitCode {
+    ///     PluginBuilder::new(MagicCookie::new("EXAMPLE_PLUGIN", "1f0e"))
+    ///         .try_version(1, async |context: Context| -> std::io::Result<Routes> {
+    ///             let index = Index::open("/var/lib/example/index").await?;
+    ///             Ok(index.services(&context))
+    ///         })
+    ///         .run()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn try_version<F, E>(
+        mut self,
+        version: impl Into<AppVersion>,
+        services: impl FnOnce(Context) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Routes, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let make: Factory = Box::new(move |context| {
+            let making = services(context);
+            Box::pin(async move { making.await.map_err(Into::into) })
+        });
+        self.versions.insert(version.into(), make);
         self
     }
 
     /// Runs the plugin to its end, for use as the last expression of `main`: installs logging, makes a
     /// single-threaded run time, serves as [`serve`](Self::serve) does. The exit code is 0 after an orderly end and 1
     /// otherwise, with the reason on stderr.
+    ///
+    /// On one thread, a handler that computes for long keeps all others waiting. A plugin with work for more than one core takes
+    /// [`serve`](Self::serve) in a run time of its own.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let outcome = self.mode().and_then(|mode| {
@@ -212,17 +326,7 @@ impl PluginBuilder {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(ServeError::Runtime)?.block_on(self.serve_as(mode))
         });
-        match outcome {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(ServeError::NotStartedByHost) => {
-                let _ = io::stderr().write_all(NOT_BY_HAND.as_bytes());
-            }
-            Err(error) => {
-                super::init_logging();
-                tracing::error!("{}", crate::one_line(&error));
-            }
-        }
-        ExitCode::FAILURE
+        outcome.map_or_else(|error| error.report(), |()| ExitCode::SUCCESS)
     }
 
     /// Serves, for plugins with a run time and logging of their own. To be called once in a process.
@@ -234,8 +338,31 @@ impl PluginBuilder {
     /// As a service of its own, where `--listen` or systemd says so (see [`args`](super::args)), until SIGTERM or
     /// SIGINT. Any number of hosts attach to it and none can end it.
     ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    ///
+    /// use plugin_sdk::MagicCookie;
+    /// use plugin_sdk::plugin::{PluginBuilder, init_logging};
+    /// use tonic::service::Routes;
+    ///
+    /// # /*
+    /// #[tokio::main] // On as many threads as there are cores.
+    /// # */
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// async fn main() -> ExitCode {
+    ///     init_logging();
+    ///     let plugin = PluginBuilder::new(MagicCookie::new("EXAMPLE_PLUGIN", "1f0e"))
+    ///         .version(1, |_context| Routes::default());
+    ///     match plugin.serve().await {
+    ///         Ok(()) => ExitCode::SUCCESS,
+    ///         Err(error) => error.report(),
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
-    /// Whatever keeps it from serving. Exit with a code other than 0 then, so that the host sees it.
+    /// Whatever keeps it from serving. Exit with a code other than 0 then, so that the host sees it: as
+    /// [`ServeError::report`] does.
     pub async fn serve(self) -> Result<(), ServeError> {
         let mode = self.mode()?;
         self.serve_as(mode).await
@@ -282,13 +409,13 @@ impl PluginBuilder {
         Ok(env)
     }
 
-    /// The version to serve to hosts with these, and what makes its services.
-    pub(super) fn choose(&mut self, offered: &AppVersions) -> Result<(AppVersion, Services), ServeError> {
+    /// What to serve to hosts with these versions.
+    pub(super) fn choose(&mut self, offered: &AppVersions) -> Result<Chosen, ServeError> {
         let own: AppVersions = self.versions.keys().copied().collect();
-        let version = own.negotiate(offered).ok_or(ServeError::NoVersion)?;
-        let services = self.versions.remove(&version).ok_or(ServeError::NoVersion)?;
-        let descriptors = std::mem::take(&mut self.descriptors);
-        Ok((version, Services { make: services, descriptors }))
+        let app_version = own.negotiate(offered).ok_or(ServeError::NoVersion)?;
+        let make = self.versions.remove(&app_version).ok_or(ServeError::NoVersion)?;
+        let services = Services { make, descriptors: std::mem::take(&mut self.descriptors) };
+        Ok(Chosen { app_version, services, drain_limit: self.drain_limit })
     }
 
     /// The highest version here.

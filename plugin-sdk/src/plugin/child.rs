@@ -1,6 +1,7 @@
 //! A plugin as the child of its host: announce, serve, drain.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
@@ -23,16 +24,21 @@ pub(super) async fn serve(mut builder: PluginBuilder) -> Result<(), ServeError> 
     let host = HostWatch::new();
     let env = PluginBuilder::environment()?;
     let host = host.with_lifeline(env.lifeline);
-    let (app_version, services) = builder.choose(&env.app_versions)?;
+    let chosen = builder.choose(&env.app_versions)?;
+    let app_version = chosen.app_version;
     let (tls, server_cert) = secure(builder.tls.as_ref(), env.client_cert.as_deref())?;
     let place = builder.network.place(&env);
     let listener = place.bind().await?;
     let multiplexing = env.multiplexing == MultiplexRequest::Wanted;
-    let prepared = Prepared::new(app_version);
+    let prepared = Prepared::new(chosen);
     // Before the application's code runs: what it prints must not be taken for the handshake line.
     let mut capture = Capture::start(prepared.context.stdout()).map_err(ServeError::Stdout)?;
-    let server = prepared.server(services, ShutdownRpc::Ends)?;
-    let signals = Signals::install().map_err(ServeError::Signals)?;
+    // It may take its time over what it needs, and is not to be waited for in vain.
+    let mut ended = pin!(Signals::install().map_err(ServeError::Signals)?.reason_to_end(host));
+    let server = tokio::select! {
+        server = prepared.server(ShutdownRpc::Ends) => server?,
+        () = &mut ended => return Ok(()),
+    };
 
     let line = HandshakeLine {
         app_version,
@@ -50,7 +56,7 @@ pub(super) async fn serve(mut builder: PluginBuilder) -> Result<(), ServeError> 
     } else {
         entrance.accept_from(listener, stop, move || Some(hosts.broker(None)));
     }
-    server.run(incoming, signals.reason_to_end(host), capture.finish()).await
+    server.run(incoming, ended, capture.finish()).await
 }
 
 /// TLS as the plugin's author has configured it, or else AutoMTLS if the host asks for it, with the certificate to

@@ -20,6 +20,9 @@ const TRANSPORT_CRATES: [&str; 6] = ["h2", "hyper", "hyper_util", "rustls", "ton
 /// Sends `tracing` events to stderr as [`HclogLayer`] writes them, at the levels that `RUST_LOG` asks for (default:
 /// `info`). A single level there is that of the plugin; the crates of the transport are then heard from `warn` up.
 /// Panics become log lines as well, see [`install_panic_hook`]. Does nothing where a subscriber is installed already.
+///
+/// Hosts made with this crate do not pass their own `RUST_LOG` on, which is about themselves: one that wants more of a plugin starts
+/// it with `Launch::env("RUST_LOG", "debug")`. For a plugin under somebody else's host the way is that host's.
 pub fn init_logging() {
     let filter = filter(&std::env::var("RUST_LOG").unwrap_or_default());
     let logging = tracing_subscriber::registry().with(filter).with(HclogLayer::new());

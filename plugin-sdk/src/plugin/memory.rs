@@ -30,15 +30,16 @@ pub(crate) struct MemoryPlugin {
 impl MemoryPlugin {
     /// A plugin and its serving, which ends with `stop`, when the host asks for it, or in the middle of everything with
     /// `crash`. Brokered sockets go to `dir`.
-    pub(crate) fn new(
+    pub(crate) async fn new(
         mut builder: PluginBuilder,
         offered: &AppVersions,
         dir: PathBuf,
         stop: CancellationToken,
         crash: CancellationToken,
     ) -> Result<(Self, impl Future<Output = Result<(), ServeError>> + Send + 'static), ServeError> {
-        let (app_version, services) = builder.choose(offered)?;
-        let server = PluginServer::new(app_version, services, ShutdownRpc::Ends)?;
+        let chosen = builder.choose(offered)?;
+        let app_version = chosen.app_version;
+        let server = PluginServer::new(chosen, ShutdownRpc::Ends).await?;
         let (entrance, incoming) = Entrance::new(None, Access::SameUser);
         let place = Place::Unix { dir, group: None };
         let hosts = Arc::new(Hosts { place, tls: None, last_words: server.last_words.clone() });

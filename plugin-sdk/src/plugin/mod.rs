@@ -8,6 +8,7 @@
 mod arguments;
 mod builder;
 mod child;
+mod closing;
 mod hclog;
 mod host_watch;
 mod logging;
@@ -22,6 +23,7 @@ mod test_mode;
 
 pub use arguments::{ArgumentProblem, args};
 pub use builder::{Context, Network, PluginBuilder, ServeError};
+pub use closing::Closing;
 pub use logging::{HclogLayer, init_logging};
 #[cfg(feature = "host")]
 pub(crate) use memory::MemoryPlugin;

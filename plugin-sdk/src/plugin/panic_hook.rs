@@ -19,6 +19,9 @@ const BACKTRACE_BYTES: usize = 24 * 1024;
 /// From now on, each panic of this process is one hclog line on stderr, with the fields `location`, `thread` and, if
 /// `RUST_BACKTRACE` asks for it, `backtrace`. Takes the place of the hook that is there.
 ///
+/// Hosts made with this crate do not pass their own `RUST_BACKTRACE` on, unless they are told to by
+/// `Launch::env("RUST_BACKTRACE", "1")`.
+///
 /// [`init_logging`](super::init_logging) does it; this is for plugins that set up their logs by themselves. `RUST_LOG` has no say in it.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {

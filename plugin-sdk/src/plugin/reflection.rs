@@ -41,9 +41,11 @@ pub(super) struct Services {
 
 impl Services {
     /// Makes them, and reflection to go with them.
-    pub(super) fn routes(self, context: &Context) -> Result<Routes, ServeError> {
-        add_to((self.make)(context), &self.descriptors)
-            .map_err(|problem| ServeError::Descriptors(problem.into()))
+    pub(super) async fn routes(self, context: &Context) -> Result<Routes, ServeError> {
+        let app_version = context.app_version();
+        let made = (self.make)(context.clone()).await;
+        let routes = made.map_err(|source| ServeError::Services { app_version, source })?;
+        add_to(routes, &self.descriptors).map_err(|problem| ServeError::Descriptors(problem.into()))
     }
 }
 

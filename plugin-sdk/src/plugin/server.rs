@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::builder::{Context, ServeError};
+use super::builder::{Chosen, Context, ServeError};
+use super::closing::Closing;
 use super::reflection::Services;
-use crate::AppVersion;
 use crate::generated::plugin::grpc_broker_server::GrpcBrokerServer;
 use crate::generated::plugin::grpc_controller_server::GrpcControllerServer;
 use crate::generated::plugin::grpc_stdio_server::GrpcStdioServer;
@@ -17,9 +17,9 @@ use crate::services::{
 };
 use crate::transport::{Incoming, Mux, Place, Tls, Translation};
 
-/// How long running calls may take once the plugin is to end. go-plugin's hosts kill after 2 s: the exit has to come
-/// well before.
-const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+/// How long running calls may take once the plugin is to end, unless its author knows better. go-plugin's hosts kill after
+/// 2 s: the exit has to come well before.
+pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a host's `Shutdown` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,58 +32,58 @@ pub(super) enum ShutdownRpc {
 
 /// A server that is ready for connections.
 pub(super) struct PluginServer {
-    pub(super) context: Context,
     /// Cancelled when it is time to end.
     pub(super) stop: CancellationToken,
     /// Cancelled when streams that never end by themselves have to.
     pub(super) last_words: CancellationToken,
+    context: Context,
     routes: Routes,
     shutdown: ShutdownRpc,
+    drain_limit: Duration,
 }
 
 /// What there is of a server before the application's code has run.
 pub(super) struct Prepared {
     pub(super) context: Context,
+    services: Services,
+    stop: CancellationToken,
     last_words: CancellationToken,
+    drain_limit: Duration,
 }
 
 impl Prepared {
-    pub(super) fn new(app_version: AppVersion) -> Self {
-        let last_words = CancellationToken::new();
-        let stdio = Stdio::new(last_words.clone());
-        Self { context: Context { app_version, health: HealthReporter::new(), stdio }, last_words }
+    pub(super) fn new(chosen: Chosen) -> Self {
+        let Chosen { app_version, services, drain_limit } = chosen;
+        let (stop, last_words) = (CancellationToken::new(), CancellationToken::new());
+        let (stdio, closing) = (Stdio::new(last_words.clone()), Closing::new(&stop));
+        let context = Context { app_version, health: HealthReporter::new(), stdio, closing };
+        Self { context, services, stop, last_words, drain_limit }
     }
 
     /// Has the application make its services.
-    pub(super) fn server(
-        self,
-        services: Services,
-        shutdown: ShutdownRpc,
-    ) -> Result<PluginServer, ServeError> {
-        let Self { context, last_words } = self;
-        let routes = services.routes(&context)?;
-        Ok(PluginServer { context, stop: CancellationToken::new(), last_words, routes, shutdown })
+    pub(super) async fn server(self, shutdown: ShutdownRpc) -> Result<PluginServer, ServeError> {
+        let Self { context, services, stop, last_words, drain_limit } = self;
+        let routes = services.routes(&context).await?;
+        Ok(PluginServer { stop, last_words, context, routes, shutdown, drain_limit })
     }
 }
 
 impl PluginServer {
-    pub(super) fn new(
-        app_version: AppVersion,
-        services: Services,
-        shutdown: ShutdownRpc,
-    ) -> Result<Self, ServeError> {
-        Prepared::new(app_version).server(services, shutdown)
+    pub(super) async fn new(chosen: Chosen, shutdown: ShutdownRpc) -> Result<Self, ServeError> {
+        Prepared::new(chosen).server(shutdown).await
     }
 
     /// Serves until `ended`, or until a host asks for the end; then has `flush` done, ends all streams of the SDK, and
-    /// gives calls that are running a second.
+    /// gives calls that are running some time.
     pub(super) async fn run(
         self,
         incoming: Incoming,
         ended: impl Future<Output = ()>,
         flush: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        let Self { context, stop, last_words, routes, shutdown } = self;
+        let Self { stop, last_words, context, routes, shutdown, drain_limit } = self;
+        // Inside a test the application's tasks outlive a crash, and have to hear of it as well.
+        let _stop = stop.clone().drop_guard();
         let controller = Controller((shutdown == ShutdownRpc::Ends).then(|| stop.clone()));
         let server = server()
             .add_routes(routes)
@@ -97,11 +97,11 @@ impl PluginServer {
             stop.cancel();
             flush.await;
             last_words.cancel();
-            tokio::time::sleep(DRAIN_LIMIT).await;
+            tokio::time::sleep(drain_limit).await;
         };
         tokio::select! {
             served = server => served?,
-            () = drain => tracing::warn!(limit = ?DRAIN_LIMIT, "calls that took too long were broken off"),
+            () = drain => tracing::warn!(limit = ?drain_limit, "calls that took too long were broken off"),
         }
         Ok(())
     }

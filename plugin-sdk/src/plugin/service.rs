@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +20,8 @@ pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Resul
     } else {
         env.app_versions.clone()
     };
-    let (app_version, services) = builder.choose(&offered)?;
+    let chosen = builder.choose(&offered)?;
+    let app_version = chosen.app_version;
     let tls = match &service.tls {
         Some(files) => Some(load(files)?),
         None => builder.tls.clone(),
@@ -36,7 +38,18 @@ pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Resul
         ListenOn::Tcp(address) => Listener::at_tcp(address).await?,
         ListenOn::Activated(socket) => Listener::inherited(socket)?,
     };
-    let server = PluginServer::new(app_version, services, ShutdownRpc::Refused)?;
+    let mut ended = pin!(async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        notify(&[sd_notify::NotifyState::Stopping]);
+    });
+    // The application may take its time over what it needs.
+    let server = tokio::select! {
+        server = PluginServer::new(chosen, ShutdownRpc::Refused) => server?,
+        () = &mut ended => return Ok(()),
+    };
 
     tracing::info!(address = %listener.address(), app_version = app_version.get(), "serving");
     let place = Place::Unix { dir: own_choice_of_dir(), group: env.socket_group };
@@ -44,13 +57,6 @@ pub(super) async fn serve(mut builder: PluginBuilder, service: Service) -> Resul
     let hosts = Hosts { place, tls, last_words: server.last_words.clone() };
     entrance.accept_from(listener, server.stop.clone(), move || Some(hosts.broker(None)));
     notify(&[sd_notify::NotifyState::Ready]);
-    let ended = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        notify(&[sd_notify::NotifyState::Stopping]);
-    };
     server.run(incoming, ended, std::future::ready(())).await
 }
 

@@ -14,13 +14,15 @@ pub(super) async fn serve(
     cancel: CancellationToken,
 ) -> Result<(), ServeError> {
     let env = PluginBuilder::environment()?;
-    let (app_version, services) = builder.choose(&env.app_versions)?;
+    let chosen = builder.choose(&env.app_versions)?;
+    let app_version = chosen.app_version;
     // A reattach configuration has no room for a certificate, in go-plugin's form of it as well: with AutoMTLS the host that
     // gave its own cannot check the plugin's.
     let (tls, _untold) = secure(builder.tls.as_ref(), env.client_cert.as_deref())?;
     let place = builder.network.place(&env);
     let listener = place.bind().await?;
-    let server = PluginServer::new(app_version, services, ShutdownRpc::Ends)?;
+    let server = PluginServer::new(chosen, ShutdownRpc::Ends);
+    let Some(server) = cancel.run_until_cancelled(server).await.transpose()? else { return Ok(()) };
     let config = ReattachConfig {
         app_version: Some(app_version),
         address: listener.address(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 /// The end of a plugin process, as the operating system reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Exit {
     /// What the process left behind.
     pub status: ExitKind,

@@ -1,14 +1,8 @@
 //! `GRPCBroker`: more gRPC servers between a host and its plugin, in either direction, each with a number that the
 //! application passes on in its own calls.
 //!
-//! ```text
-//! one side                                             the other
-//! id = next_id(), accept_and_serve(id) ── ConnInfo ──▶ noted, for 5 s
-//! an RPC of the application with id in it ───────────▶ dial(id): connect to the address noted
-//! ```
-//!
-//! With multiplexing there is no address to tell. The one that dials knocks, and the next stream that it opens on the
-//! shared connection, once it has the answer, is for `id`:
+//! What passes over the wire without multiplexing is in the picture at [`Broker`]. With it there is no address to tell. The one
+//! that dials knocks, and the next stream that it opens on the shared connection, once it has the answer, is for `id`:
 //!
 //! ```text
 //! accept_and_serve(id) ◀─ ConnInfo{id, knock} ──────── dial(id)
@@ -25,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::{Stream as Inbound, StreamExt};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -42,8 +36,8 @@ use crate::transport::{
     ConnectionInfo, Dial, Entrance, Incoming, ListenError, Mux, Place, Stream, Tls, Translation, channel,
 };
 
-/// How long each side waits for the other: for an announcement, for the answer to a knock, for the stream itself; and
-/// how long what nobody asked for is kept. go-plugin's value for all of them.
+/// How long each side waits for the other: for an announcement, for the answer to a knock, for the stream itself.
+/// go-plugin's value for all of them, and for how long it keeps an announcement.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a knock waits for its server. Less than the one who knocked waits for the answer: an answer that comes when he
@@ -53,13 +47,51 @@ const KNOCK_LIMIT: Duration = Duration::from_millis(4_000);
 /// Messages on their way to the peer.
 const OUTGOING: usize = 64;
 
-/// Announcements and knocks that are kept at most. The peer's application makes them one at a time.
+/// Announcements and knocks that are kept at most. The peer's application makes them one at a time, and most are for a moment.
 const KEPT: usize = 4096;
+
+/// The longest address that is kept: more than any that can be connected to.
+const ADDRESS_BYTES: usize = 4096;
 
 /// Connections that wait for a brokered server.
 const BACKLOG: usize = 16;
 
-/// One side's end of the broker of one connection. Cheap to clone.
+/// More gRPC servers between a host and its plugin, in either direction: this is one side's end of it. Cheap to clone.
+///
+/// A host has it from `Plugin::broker`, a plugin's service from [`Broker::of`] a call. Each server has a number, which the
+/// application passes on in its own calls:
+///
+/// ```text
+/// one side                                             the other
+/// id = next_id(), accept_and_serve(id) ── ConnInfo ──▶ noted
+/// an RPC of the application with id in it ───────────▶ dial(id): connects to the address noted
+/// ```
+///
+/// ```
+/// use plugin_sdk::{Broker, BrokerError, BrokeredServer};
+/// use tonic::service::Routes;
+/// use tonic::transport::Channel;
+/// use tonic::{Request, Status};
+///
+/// /// Serves something to the host, until the server is dropped. The answer tells the host its `id()`.
+/// async fn lend<T>(request: &Request<T>, routes: Routes) -> Result<BrokeredServer, BrokerError> {
+///     let broker = Broker::of(request)?;
+///     broker.accept_and_serve(broker.next_id(), routes).await
+/// }
+///
+/// /// Uses what the host serves, and has told the number of.
+/// async fn borrow(request: &Request<u32>) -> Result<Channel, Status> {
+///     Ok(Broker::of(request)?.dial(*request.get_ref()).await?)
+/// }
+/// ```
+///
+/// - First serve, then tell the number. The news of the server and the call that tells its number may overtake one another: a
+///   dial waits for the news, 5 s at most.
+/// - A number may be dialled at any time and any number of times while it is served, and the channel of a dial connects again by
+///   itself. Of more than 4,096 numbers the oldest are forgotten.
+/// - go-plugin's hosts and plugins dial a number once and within 5 s, unless the connection is multiplexed. For them, serve a new
+///   number for each dial.
+/// - All of it belongs to one connection between host and plugin, and ends with it.
 #[derive(Debug, Clone)]
 pub struct Broker(Arc<Shared>);
 
@@ -71,6 +103,8 @@ struct Shared {
     outgoing: watch::Sender<Option<mpsc::Sender<ConnInfo>>>,
     /// Locked for a few look-ups at a time, never across a wait.
     ledger: Mutex<Ledger>,
+    /// Tells dials that wait that the peer has said something.
+    heard: Notify,
     closed: CancellationToken,
 }
 
@@ -94,10 +128,20 @@ pub enum BrokerError {
     /// The call did not come over a connection with a broker.
     #[error("this call came over a connection without a broker")]
     NoBroker,
-    /// The peer did nothing about it in time: it has not accepted the id, or more than 5 s ago, or it was dialled already.
-    #[error("nothing was offered under id {id} within {after:?}")]
+    /// The peer does not serve the id: not yet, no longer, or it is one of this side's own numbers.
+    #[error(
+        "the other side offered nothing under id {id} within {after:?}: it does not serve it, or no longer"
+    )]
     TimedOut {
         /// What was dialled.
+        id: u32,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The peer has not opened the broker's stream, or does not read it.
+    #[error("the other side has not listened to news of id {id} for {after:?}")]
+    Unheard {
+        /// What was served or dialled.
         id: u32,
         /// How long it was waited for.
         after: Duration,
@@ -136,6 +180,26 @@ pub enum BrokerError {
     Connect(#[source] tonic::transport::Error),
 }
 
+/// For services whose answer depends on a brokered connection. `UNAVAILABLE` where another try may help.
+impl From<BrokerError> for Status {
+    fn from(error: BrokerError) -> Self {
+        let text = crate::one_line(&error).to_string();
+        match error {
+            BrokerError::Closed
+            | BrokerError::TimedOut { .. }
+            | BrokerError::Unheard { .. }
+            | BrokerError::Io(_)
+            | BrokerError::Connect(_) => Self::unavailable(text),
+            BrokerError::NoBroker | BrokerError::Refused { .. } | BrokerError::InUse(_) => {
+                Self::failed_precondition(text)
+            }
+            BrokerError::Listen(_) | BrokerError::Address(_) | BrokerError::Translation { .. } => {
+                Self::internal(text)
+            }
+        }
+    }
+}
+
 /// A brokered server. It ends, after the calls that are running, when this is dropped or the broker closes.
 #[derive(Debug)]
 #[must_use = "dropping it ends the server; keep it for as long as the other side is to call it"]
@@ -160,6 +224,7 @@ impl Broker {
             means,
             outgoing: watch::Sender::new(None),
             ledger: Mutex::default(),
+            heard: Notify::new(),
             closed: end.child_token(),
         }))
     }
@@ -180,8 +245,8 @@ impl Broker {
         self.0.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Serves `routes` to whoever dials `id` at the other side, any number of times. The peer can dial from when this
-    /// returns.
+    /// Serves `routes` to whoever dials `id` at the other side, until the server is dropped. The peer can dial from when
+    /// this returns: any number of times, but for [one that is made with go-plugin](Self).
     ///
     /// # Errors
     /// No socket, an id that is in use, or a closed broker.
@@ -200,19 +265,34 @@ impl Broker {
         Ok(BrokeredServer { id, _stop: stop.drop_guard() })
     }
 
-    /// Connects to what the peer serves under `id`.
+    /// Connects to what the peer serves under `id`. Waits for it for 5 s if it is not there, or has gone.
     ///
     /// # Errors
     /// The peer does not serve it, or no longer; the connection fails; the broker is closed.
     pub async fn dial(&self, id: u32) -> Result<Channel, BrokerError> {
         self.check_open()?;
-        let tls = self.0.means.tls.clone();
-        let connected = if self.0.means.mux.is_some() {
-            channel(Knocker { broker: self.clone(), id }, tls).await
-        } else {
-            channel(self.announced(id).await?, tls).await
-        };
-        connected.map_err(BrokerError::Connect)
+        if self.0.means.mux.is_some() {
+            return self.connect(Knocker { broker: self.clone(), id }).await;
+        }
+        let found = self.announced(id).await?;
+        match self.connect(self.own(&found)?).await {
+            Err(error) if !found.is_fresh(Instant::now()) => self.dial_anew(id, &found, error).await,
+            connected => connected,
+        }
+    }
+
+    /// Dials once more where an address is of no use any more: the peer may serve the id again, at another one.
+    async fn dial_anew(&self, id: u32, gone: &Announced, error: BrokerError) -> Result<Channel, BrokerError> {
+        self.ledger().forget(id, gone);
+        match self.announced(id).await {
+            Ok(found) => self.connect(self.own(&found)?).await,
+            Err(BrokerError::TimedOut { .. }) => Err(error),
+            Err(closed) => Err(closed),
+        }
+    }
+
+    async fn connect(&self, dial: impl Dial) -> Result<Channel, BrokerError> {
+        channel(dial, self.0.means.tls.clone()).await.map_err(BrokerError::Connect)
     }
 
     /// Serves one `StartStream` call: what comes in is worked on until it ends, what goes out is in the receiver.
@@ -278,10 +358,24 @@ impl Broker {
     }
 
     /// Waits for the address of a server.
-    async fn announced(&self, id: u32) -> Result<PluginAddress, BrokerError> {
-        let told = self.ledger().await_announcement(id, Instant::now());
-        let (network, address) = self.patiently(id, told).await?;
-        self.0.means.translation.to_own(PluginAddress::parse(&network, &address)?)
+    async fn announced(&self, id: u32) -> Result<Announced, BrokerError> {
+        let found = async {
+            loop {
+                // Before the look: what comes after it is not missed.
+                let heard = self.0.heard.notified();
+                if let Some(found) = self.ledger().look_up(id) {
+                    return Ok(found);
+                }
+                heard.await;
+            }
+        };
+        self.patiently(id, found).await
+    }
+
+    /// An address of the peer, as this side calls it.
+    fn own(&self, announced: &Announced) -> Result<PluginAddress, BrokerError> {
+        let (network, address) = &announced.address;
+        self.0.means.translation.to_own(PluginAddress::parse(network, address)?)
     }
 
     /// Asks for the next stream to be that of a server.
@@ -289,18 +383,21 @@ impl Broker {
         let told = self.ledger().await_acknowledgement(id);
         let knock = Knock { knock: true, ..Knock::default() };
         self.send(ConnInfo { service_id: id, knock: Some(knock), ..ConnInfo::default() }).await?;
-        match self.patiently(id, told).await? {
+        match self.patiently(id, async { told.await.map_err(|_| BrokerError::Closed) }).await? {
             message if message.is_empty() => Ok(()),
             message => Err(BrokerError::Refused { id, message }),
         }
     }
 
-    async fn patiently<T>(&self, id: u32, told: oneshot::Receiver<T>) -> Result<T, BrokerError> {
+    async fn patiently<T>(
+        &self,
+        id: u32,
+        told: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
         tokio::select! {
-            told = tokio::time::timeout(PATIENCE, told) => match told {
-                Ok(told) => told.map_err(|_| BrokerError::Closed),
-                Err(_) => Err(BrokerError::TimedOut { id, after: PATIENCE }),
-            },
+            told = tokio::time::timeout(PATIENCE, told) => {
+                told.unwrap_or(Err(BrokerError::TimedOut { id, after: PATIENCE }))
+            }
             () = self.0.closed.cancelled() => Err(BrokerError::Closed),
         }
     }
@@ -318,7 +415,7 @@ impl Broker {
         tokio::select! {
             () = self.0.closed.cancelled() => Err(BrokerError::Closed),
             sent = tokio::time::timeout(PATIENCE, sent) => {
-                sent.unwrap_or(Err(BrokerError::TimedOut { id, after: PATIENCE }))
+                sent.unwrap_or(Err(BrokerError::Unheard { id, after: PATIENCE }))
             }
         }
     }
@@ -337,6 +434,7 @@ impl Attached {
         let closed = self.broker.0.closed.clone();
         while let Some(Some(Ok(info))) = closed.run_until_cancelled(inbound.next()).await {
             let answer = self.broker.ledger().receive(info, Instant::now());
+            self.broker.0.heard.notify_waiters();
             if let Some(answer) = answer {
                 // A peer that does not read its answers does not get them.
                 let _ = self.outgoing.try_send(answer);
@@ -375,7 +473,7 @@ impl crate::generated::plugin::grpc_broker_server::GrpcBroker for BrokerService 
         &self,
         request: Request<tonic::Streaming<ConnInfo>>,
     ) -> Result<tonic::Response<Self::StartStreamStream>, Status> {
-        let broker = Broker::of(&request).map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let broker = Broker::of(&request)?;
         let (outgoing, attached) = broker.attach();
         let ending = broker.clone();
         tokio::spawn(async move {
@@ -384,34 +482,8 @@ impl crate::generated::plugin::grpc_broker_server::GrpcBroker for BrokerService 
             ending.close();
         });
         // Ends when the stream to the broker is closed, so that a drain does not wait for the host to do it.
-        let closed = broker.0.closed.clone();
         let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing).map(Ok);
-        Ok(tonic::Response::new(Box::pin(UntilCancelled {
-            closed: Box::pin(closed.cancelled_owned()),
-            outgoing,
-        })))
-    }
-}
-
-/// A stream that ends when a token is cancelled.
-#[cfg(feature = "plugin")]
-struct UntilCancelled<S> {
-    closed: std::pin::Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>,
-    outgoing: S,
-}
-
-#[cfg(feature = "plugin")]
-impl<S: Inbound + Unpin> Inbound for UntilCancelled<S> {
-    type Item = S::Item;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<S::Item>> {
-        if self.closed.as_mut().poll(cx).is_ready() {
-            return std::task::Poll::Ready(None);
-        }
-        std::pin::Pin::new(&mut self.outgoing).poll_next(cx)
+        Ok(tonic::Response::new(Box::pin(super::Until::new(&broker.0.closed, outgoing))))
     }
 }
 
@@ -463,13 +535,27 @@ fn acknowledgement(id: u32) -> ConnInfo {
     ConnInfo { service_id: id, knock: Some(knock), ..ConnInfo::default() }
 }
 
+/// An address that the peer has announced: network and address, as they came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Announced {
+    address: (String, String),
+    since: Instant,
+    dialled: bool,
+}
+
+impl Announced {
+    /// Whether it was meant for a dial of this moment. In go-plugin it is good for no other: a peer that is made with it may
+    /// announce an id anew for each.
+    fn is_fresh(&self, now: Instant) -> bool {
+        !self.dialled && now - self.since < PATIENCE
+    }
+}
+
 /// What is known of the peer's servers and of its wishes. Time is an argument.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// Addresses that the peer announced and nobody has dialled yet.
-    announced: HashMap<u32, (Instant, (String, String))>,
-    /// Own dials that wait for an address.
-    awaiting_announcement: HashMap<u32, oneshot::Sender<(String, String)>>,
+    /// Where the peer serves, by what it has said last.
+    announced: HashMap<u32, Announced>,
     /// Own dials that wait for the answer to their knock: its error text, empty for none.
     awaiting_acknowledgement: HashMap<u32, oneshot::Sender<String>>,
     /// Own servers on the shared connection.
@@ -503,17 +589,17 @@ impl Ledger {
     }
 
     fn receive_announcement(&mut self, id: u32, address: (String, String), now: Instant) {
-        let unclaimed = match self.awaiting_announcement.remove(&id) {
-            Some(waiting) => waiting.send(address).err(),
-            None => Some(address),
-        };
-        self.announced.retain(|_, (since, _)| now - *since < PATIENCE);
-        if let Some(address) = unclaimed
-            && self.announced.len() < KEPT
-        {
-            // Of two announcements the first stays, as in go-plugin.
-            self.announced.entry(id).or_insert((now, address));
+        let bytes = address.0.len() + address.1.len();
+        if bytes > ADDRESS_BYTES {
+            return tracing::warn!(id, bytes, "an address that nobody can connect to is not taken note of");
         }
+        // An address that is another server's by now leads to the wrong one.
+        self.announced.retain(|_, kept| kept.address != address || kept.is_fresh(now));
+        if self.announced.len() >= KEPT && !self.announced.contains_key(&id) {
+            let oldest = self.announced.iter().min_by_key(|(_, kept)| kept.since).map(|(id, _)| *id);
+            oldest.and_then(|oldest| self.announced.remove(&oldest));
+        }
+        self.announced.insert(id, Announced { address, since: now, dialled: false });
     }
 
     fn receive_knock(&mut self, id: u32, now: Instant) -> Option<ConnInfo> {
@@ -528,14 +614,23 @@ impl Ledger {
         None
     }
 
-    /// Looks an announcement up, or waits for one. An announcement is good for one dial.
-    fn await_announcement(&mut self, id: u32, now: Instant) -> oneshot::Receiver<(String, String)> {
-        let (tell, told) = oneshot::channel();
-        match self.announced.remove(&id) {
-            Some((since, address)) if now - since < PATIENCE => _ = tell.send(address),
-            _ => _ = self.awaiting_announcement.insert(id, tell),
+    /// Looks an announcement up for a dial, as it is before it.
+    fn look_up(&mut self, id: u32) -> Option<Announced> {
+        let kept = self.announced.get_mut(&id)?;
+        let found = kept.clone();
+        kept.dialled = true;
+        Some(found)
+    }
+
+    /// Forgets an announcement that has led nowhere, unless there is a newer one.
+    fn forget(&mut self, id: u32, failed: &Announced) {
+        if self
+            .announced
+            .get(&id)
+            .is_some_and(|kept| kept.since == failed.since && kept.address == failed.address)
+        {
+            self.announced.remove(&id);
         }
-        told
     }
 
     fn await_acknowledgement(&mut self, id: u32) -> oneshot::Receiver<String> {
@@ -571,7 +666,20 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
+
+    #[test]
+    fn an_error_becomes_a_status_with_its_whole_cause() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let status = Status::from(BrokerError::Io(refused));
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Unavailable, "the connection failed: connection refused")
+        );
+        assert_eq!(Status::from(BrokerError::NoBroker).code(), Code::FailedPrecondition);
+    }
 
     fn announcement(id: u32) -> ConnInfo {
         let (network, address) = ("unix".to_owned(), format!("/{id}"));
@@ -584,31 +692,73 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_announcement_is_good_for_one_dial_within_five_seconds() {
+    async fn a_peer_that_does_not_listen_is_not_one_that_offers_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::Unix { dir: dir.path().to_owned(), group: None };
+        let means = Means { place, tls: None, mux: None, translation: Translation::default() };
+        let broker = Broker::new(means, &CancellationToken::new());
+        let served = broker.accept_and_serve(1, Routes::default()).await;
+        assert!(matches!(served, Err(BrokerError::Unheard { id: 1, .. })), "{served:?}");
+        let sockets = || std::fs::read_dir(dir.path()).unwrap().count();
+        let gone = async {
+            while sockets() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("its socket goes with it");
+        assert!(matches!(broker.dial(2).await, Err(BrokerError::TimedOut { id: 2, .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_announcement_is_good_for_any_dial_and_fresh_for_the_first_within_five_seconds() {
         let mut ledger = Ledger::default();
         let now = Instant::now();
         ledger.receive(announcement(1), now);
-        assert_eq!(ledger.await_announcement(1, now + PATIENCE / 2).try_recv().unwrap().1, "/1");
-        assert!(ledger.await_announcement(1, now + PATIENCE / 2).try_recv().is_err());
-        ledger.receive(announcement(2), now);
-        assert!(ledger.await_announcement(2, now + PATIENCE).try_recv().is_err());
-        let mut waiting = ledger.await_announcement(3, now);
-        ledger.receive(announcement(3), now);
-        assert_eq!(waiting.try_recv().unwrap().1, "/3");
+        let first = ledger.look_up(1).unwrap();
+        assert_eq!(first.address.1, "/1");
+        assert!(first.is_fresh(now + PATIENCE / 2) && !first.is_fresh(now + PATIENCE));
+        let second = ledger.look_up(1).unwrap();
+        assert!(second.address == first.address && !second.is_fresh(now));
+        assert_eq!(ledger.look_up(2), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_latest_announcement_counts_and_an_address_that_is_anothers_by_now_does_not() {
+        let at = |id, address: &str| ConnInfo { address: address.to_owned(), ..announcement(id) };
+        let mut ledger = Ledger::default();
+        let now = Instant::now();
+        ledger.receive(at(1, "/old"), now);
+        let old = ledger.look_up(1).unwrap();
+        ledger.receive(at(1, "/new"), now);
+        ledger.forget(1, &old);
+        let new = ledger.look_up(1).unwrap();
+        assert_eq!(new.address.1, "/new");
+        // One server for two numbers, until one of them was dialled: it may be another server by then.
+        ledger.receive(at(2, "/shared"), now);
+        ledger.receive(at(3, "/shared"), now);
+        assert!(ledger.look_up(2).is_some() && ledger.look_up(3).is_some());
+        ledger.receive(at(4, "/shared"), now);
+        assert_eq!((ledger.look_up(2), ledger.look_up(3)), (None, None));
+        ledger.forget(1, &new);
+        assert_eq!(ledger.look_up(1), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_dials_is_not_kept_for_ever() {
         let mut ledger = Ledger::default();
         let now = Instant::now();
-        for id in 0..2 * u32::try_from(KEPT).unwrap() {
-            ledger.receive(announcement(id), now);
+        let kept = u32::try_from(KEPT).unwrap();
+        for id in 0..2 * kept {
+            ledger.receive(announcement(id), now + Duration::from_micros(id.into()));
             ledger.receive(knock(id), now);
         }
         assert_eq!((ledger.announced.len(), ledger.early.len()), (KEPT, KEPT));
-        ledger.receive(announcement(0), now + PATIENCE);
+        assert!(ledger.look_up(kept - 1).is_none() && ledger.look_up(kept).is_some(), "the oldest go first");
         ledger.receive(knock(0), now + PATIENCE);
-        assert_eq!((ledger.announced.len(), ledger.early.len()), (1, 1));
+        assert_eq!(ledger.early.len(), 1);
+        let address = "x".repeat(ADDRESS_BYTES);
+        ledger.receive(ConnInfo { address, ..announcement(0) }, now);
+        assert_eq!(ledger.look_up(0), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,8 @@ mod health;
 mod panic;
 mod server;
 mod stdio;
+#[cfg(feature = "plugin")]
+mod until;
 
 #[cfg(feature = "plugin")]
 pub(crate) use broker::BrokerService;
@@ -33,6 +35,8 @@ pub(crate) use stdio::Stdio;
 pub use stdio::StdioWriter;
 #[cfg(feature = "host")]
 pub(crate) use stdio::receive as receive_stdio;
+#[cfg(feature = "plugin")]
+pub(crate) use until::Until;
 
 /// The service name under which a plugin's health is asked for and answered.
 pub(crate) const HEALTH_SERVICE_NAME: &str = "plugin";

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use plugin_sdk::host::Plugin;
 use tracing::field::{Field, Visit};
-use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Level, Subscriber};
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -67,6 +67,7 @@ impl Logged {
     /// (`#[tokio::test]` in its default flavor).
     #[must_use]
     pub fn begin() -> Self {
+        have_every_subscriber_asked();
         let lines = Lines::default();
         let subscriber = tracing_subscriber::registry().with(Notes(Arc::clone(&lines)));
         Self { lines, _guard: Some(tracing::subscriber::set_default(subscriber)) }
@@ -123,6 +124,13 @@ impl Logged {
         in_time.await;
         found.unwrap_or_else(|| panic!("not logged within {LIMIT:?}, only {:#?}", self.lines()))
     }
+}
+
+/// As long as a process has a single subscriber, tracing asks the one of the thread that comes to an event first whether anybody
+/// wants it, and takes a no for all threads. With two it asks both.
+fn have_every_subscriber_asked() {
+    static SECOND: OnceLock<Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| Dispatch::new(NoSubscriber::new()));
 }
 
 struct Notes(Lines);

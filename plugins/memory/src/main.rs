@@ -81,10 +81,11 @@ fn main() -> ExitCode {
     let Args { max_entries, max_bytes, max_age } = Args::parse_from(plugin_sdk::plugin::args());
     PluginBuilder::new(MagicCookie::new(cache_proto::MAGIC_COOKIE_KEY, cache_proto::MAGIC_COOKIE_VALUE))
         .descriptors(cache_proto::FILE_DESCRIPTOR_SET)
-        .version(cache_proto::APP_VERSION, move |_| {
+        .version(cache_proto::APP_VERSION, move |context| {
+            let closing = context.closing();
             let cache = MemoryCache::new(Limits { max_entries, max_bytes });
             let service = CacheService::new(cache).max_age(max_age.unwrap_or_default());
-            Routes::new(CacheServer::new(service))
+            Routes::new(CacheServer::new(service.until(async move { closing.begun().await })))
         })
         .run()
 }

@@ -92,10 +92,11 @@ fn main() -> ExitCode {
     PluginBuilder::new(MagicCookie::new(cache_proto::MAGIC_COOKIE_KEY, cache_proto::MAGIC_COOKIE_VALUE))
         .descriptors(cache_proto::FILE_DESCRIPTOR_SET)
         .version(cache_proto::APP_VERSION, move |context| {
+            let closing = context.closing();
             let link = Link::keep(address, timeouts, context.health().clone());
             let cache = RedisCache::new(Store::new(link, key_prefix));
             let service = CacheService::new(cache).max_age(max_age.unwrap_or_default());
-            Routes::new(CacheServer::new(service))
+            Routes::new(CacheServer::new(service.until(async move { closing.begun().await })))
         })
         .run()
 }

@@ -3,6 +3,7 @@
 use plugin_sdk::MagicCookie;
 
 mod greeter;
+mod service;
 mod generated {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     // tonic's generator takes the wrapper of u32 for a type of this module.
@@ -12,6 +13,7 @@ mod generated {
 
 pub use generated::*;
 pub use greeter::Greeter;
+pub use service::Service;
 
 /// The service as an encoded `google.protobuf.FileDescriptorSet`, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");

@@ -10,7 +10,7 @@ use plugin_sdk::{BrokerError, BrokeredServer};
 use sample_plugin::Greeter;
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::SampleServer;
-use support::{sample, socket, socket_dir, start};
+use support::{sample, socket, socket_dir, start, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
@@ -19,10 +19,10 @@ use tonic::transport::{Channel, Endpoint};
 
 mod support;
 
-/// What both sides keep and wait for.
+/// What both sides wait for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// More than a side keeps an announcement.
+/// More than go-plugin keeps an announcement.
 const STALE: Duration = Duration::from_millis(5_500);
 
 /// A plugin with a server that the host lends it.
@@ -35,6 +35,19 @@ async fn lent_to(launch: &Launch) -> (Plugin, SampleClient<Channel>, BrokeredSer
 async fn serve(plugin: &Plugin, id: u32) -> BrokeredServer {
     let routes = Routes::new(SampleServer::new(Greeter));
     plugin.broker().accept_and_serve(id, routes).await.expect("the broker is open")
+}
+
+/// Ends what the host has lent, and waits until nobody can connect to it any more.
+async fn end(plugin: &Plugin, server: BrokeredServer) {
+    drop(server);
+    until("its socket is gone", async || brokered_sockets(plugin).is_empty()).await;
+}
+
+/// All sockets of both sides but the plugin's own.
+fn brokered_sockets(plugin: &Plugin) -> Vec<PathBuf> {
+    let main = socket(plugin);
+    let entries = std::fs::read_dir(socket_dir(plugin)).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| *path != main).collect()
 }
 
 async fn lend(client: &mut SampleClient<Channel>) -> u32 {
@@ -61,8 +74,12 @@ async fn waits_of_five_seconds() {
     tokio::join!(
         nothing_is_offered_to_the_plugin(false),
         nothing_is_offered_to_the_plugin(true),
-        an_announcement_is_good_for_five_seconds(),
-        an_announcement_is_good_for_one_dial(),
+        what_is_served_can_be_dialled_late_and_again(false),
+        what_is_served_can_be_dialled_late_and_again(true),
+        a_number_can_be_served_anew(false),
+        a_number_can_be_served_anew(true),
+        dials_of_one_number_wait_together(false),
+        dials_of_one_number_wait_together(true),
         a_knock_may_come_before_the_server(),
         a_knock_that_was_given_up_is_in_nobodys_way(),
         a_host_that_takes_its_time_is_waited_for(),
@@ -78,25 +95,60 @@ async fn nothing_is_offered_to_the_plugin(multiplexing: bool) {
     plugin.shutdown().await;
 }
 
-async fn an_announcement_is_good_for_five_seconds() {
-    let (plugin, mut client, server) = lent_to(&sample()).await;
+async fn what_is_served_can_be_dialled_late_and_again(multiplexing: bool) {
+    let (plugin, mut client, server) = lent_to(&sample().multiplexing(multiplexing)).await;
     let lent = lend(&mut client).await;
     sleep(STALE).await;
-    let (at_plugin, at_host) = tokio::join!(client.call_back(server.id()), plugin.broker().dial(lent));
-    assert!(at_plugin.is_err());
-    assert!(timed_out(&at_host.unwrap_err()));
-    works(&plugin, &mut client).await;
+    for _ in 0..2 {
+        let (at_plugin, at_host) = tokio::join!(client.call_back(server.id()), plugin.broker().dial(lent));
+        assert_eq!(at_plugin.unwrap().into_inner(), b"host got from plugin", "multiplexing {multiplexing}");
+        let mut borrowed = SampleClient::new(at_host.unwrap());
+        assert_eq!(borrowed.who(()).await.unwrap().into_inner(), "rust 1", "multiplexing {multiplexing}");
+    }
     plugin.shutdown().await;
 }
 
-async fn an_announcement_is_good_for_one_dial() {
-    let (plugin, mut client, server) = lent_to(&sample()).await;
-    let lent = lend(&mut client).await;
-    plugin.broker().dial(lent).await.unwrap();
-    client.call_back(server.id()).await.unwrap();
-    let (at_plugin, at_host) = tokio::join!(client.call_back(server.id()), plugin.broker().dial(lent));
-    assert!(at_plugin.is_err());
-    assert!(timed_out(&at_host.unwrap_err()));
+/// As with go-plugin, where each dial takes an announcement of its own.
+async fn a_number_can_be_served_anew(multiplexing: bool) {
+    let (plugin, mut client, mut server) = lent_to(&sample().multiplexing(multiplexing)).await;
+    let id = server.id();
+    client.call_back(id).await.unwrap();
+    for _ in 0..3 {
+        end(&plugin, server).await;
+        server = loop {
+            let routes = Routes::new(SampleServer::new(Greeter));
+            match plugin.broker().accept_and_serve(id, routes).await {
+                // With multiplexing the old one has no socket, and is still ending.
+                Err(BrokerError::InUse(_)) => tokio::task::yield_now().await,
+                served => break served.unwrap(),
+            }
+        };
+        assert_eq!(client.call_back(id).await.unwrap().into_inner(), b"host got from plugin");
+    }
+    if !multiplexing {
+        // It is known where it was, and still waited for.
+        end(&plugin, server).await;
+        let begun = Instant::now();
+        assert!(client.call_back(id).await.is_err());
+        assert!(begun.elapsed() >= PATIENCE);
+    }
+    plugin.shutdown().await;
+}
+
+/// Of dials that wait for one number none is left out.
+async fn dials_of_one_number_wait_together(multiplexing: bool) {
+    let (plugin, client) = start(&sample().multiplexing(multiplexing)).await;
+    let id = plugin.broker().next_id();
+    let dialled = (0..2).map(|_| {
+        let mut client = client.clone();
+        tokio::spawn(async move { client.call_back(id).await })
+    });
+    let dialled: Vec<_> = dialled.collect();
+    sleep(Duration::from_secs(1)).await;
+    let _server = serve(&plugin, id).await;
+    for dialled in dialled {
+        assert_eq!(dialled.await.unwrap().unwrap().into_inner(), b"host got from plugin");
+    }
     plugin.shutdown().await;
 }
 
@@ -154,9 +206,7 @@ async fn a_brokered_server_can_be_connected_to_again() {
     assert_eq!(client.call_back(server.id()).await.unwrap().into_inner(), b"host got from plugin");
     let lent = lend(&mut client).await;
     drop(plugin.broker().dial(lent).await.unwrap());
-    let main = socket(&plugin);
-    let entries = std::fs::read_dir(socket_dir(&plugin)).unwrap().map(|entry| entry.unwrap().path());
-    let brokered: Vec<PathBuf> = entries.filter(|path| *path != main).collect();
+    let brokered = brokered_sockets(&plugin);
     assert_eq!(brokered.len(), 2, "{brokered:?}");
     let mut answers = Vec::new();
     for path in brokered {

@@ -79,11 +79,17 @@ impl Serving {
 
 #[tokio::test]
 async fn without_its_cookie_a_plugin_explains_itself_on_stderr_alone() {
-    for variables in [&[][..], &[("SAMPLE_PLUGIN", "")], &[("SAMPLE_PLUGIN", "another")]] {
-        let output = ends(&[], variables).await;
-        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{variables:?}");
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(stderr.contains("is a plugin") && stderr.contains("host"), "{stderr}");
+    for args in [&[][..], &["--own-run-time"]] {
+        for variables in [&[][..], &[("SAMPLE_PLUGIN", "")], &[("SAMPLE_PLUGIN", "another")]] {
+            let output = ends(args, variables).await;
+            assert_eq!(
+                (output.status.code(), output.stdout.as_slice()),
+                (Some(1), &b""[..]),
+                "{variables:?}"
+            );
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(stderr.contains("is a plugin") && stderr.contains("Start the host"), "{stderr}");
+        }
     }
 }
 

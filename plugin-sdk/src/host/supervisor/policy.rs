@@ -30,7 +30,8 @@ pub struct Intensity {
     pub within: Duration,
 }
 
-/// When, and how often, a plugin is started again.
+/// When, and how often, a plugin is started again. More may come to be set: name what is to differ, and end with
+/// `..RestartPolicy::default()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestartPolicy {
     /// When. Default: always.
@@ -58,7 +59,7 @@ impl Default for RestartPolicy {
     }
 }
 
-/// How a plugin that runs is looked at.
+/// How a plugin that runs is looked at. More may come to be set: name what is to differ, and end with `..Probe::default()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
     /// From the end of one health check to the next. Default: 1 s.
@@ -76,7 +77,8 @@ impl Default for Probe {
     }
 }
 
-/// How an instance takes over from another.
+/// How an instance takes over from another. More may come to be set: name what is to differ, and end with
+/// `..Swap::default()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Swap {
     /// How long the new instance has to be well before calls go to it. Default: 2 s.

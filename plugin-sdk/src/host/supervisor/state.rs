@@ -82,6 +82,7 @@ impl PluginState {
 
 /// An instance that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Live {
     /// Its number among the instances of this plugin, from 1.
     pub instance: u64,
@@ -178,6 +179,7 @@ pub struct PluginStatus {
 
 /// Where instances come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SourceInfo {
     /// From an executable.
     Program(PathBuf),

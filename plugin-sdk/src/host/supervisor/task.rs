@@ -707,13 +707,7 @@ impl Task {
     }
 
     pub(super) fn publish(&mut self) {
-        let state = self.state();
-        self.status.send_modify(|status| {
-            if status.state.name() != state.name() || state.live() != status.state.live() {
-                status.since = SystemTime::now();
-            }
-            status.state = state;
-        });
+        // First: whoever reads that it serves may call it.
         let route = self.way();
         self.route.send_if_modified(|current| {
             let changed = !current.is_same(&route);
@@ -721,6 +715,13 @@ impl Task {
                 *current = route;
             }
             changed
+        });
+        let state = self.state();
+        self.status.send_modify(|status| {
+            if status.state.name() != state.name() || state.live() != status.state.live() {
+                status.since = SystemTime::now();
+            }
+            status.state = state;
         });
     }
 
