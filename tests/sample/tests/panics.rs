@@ -29,7 +29,7 @@ async fn a_panic_in_a_handler_is_an_internal_status_and_one_error_line_and_the_p
     assert_eq!((line.level, line.message()), (Level::ERROR, r"panic: the\nend"));
     let fields = fields(&line);
     let (file, number) = fields["location"].as_str().unwrap().rsplit_once(':').unwrap();
-    assert!(file.ends_with("src/main.rs") && number.parse::<u32>().is_ok(), "{fields}");
+    assert!(file.ends_with("src/service.rs") && number.parse::<u32>().is_ok(), "{fields}");
     assert_eq!(fields["thread"], "main");
     assert!(fields.get("backtrace").is_none());
     assert!(plugin.shutdown().await.is_success());

@@ -80,7 +80,7 @@ async fn an_entry_of_a_plugin_has_its_level_and_its_pairs_at_the_host() {
     client.log("something is odd".to_owned()).await.unwrap();
     let line = logged.line(|line| line.message() == "something is odd").await;
     assert_eq!((line.level, line.target.as_str()), (Level::WARN, "plugin"));
-    assert_eq!((line.field("plugin"), line.field("module")), ("talker", "sample_plugin"));
+    assert_eq!((line.field("plugin"), line.field("module")), ("talker", "sample_plugin.service"));
     assert_eq!(line.field("fields"), r#"{"answer":42}"#);
     plugin.shutdown().await;
 }
