@@ -1,47 +1,40 @@
 //! A process that somebody else started: watched, and ended if it has to be.
 
 use std::io;
-use std::sync::Arc;
 
 use rustix::process::Pid;
-use tokio_util::sync::CancellationToken;
 
 use handle::Handle;
 
-/// A process that runs, or did when this was made.
-#[derive(Debug, Clone)]
+/// A process that runs, or did when this was made. Dropping it ends the watch, and leaves the process alone.
+#[derive(Debug)]
 pub(crate) struct ForeignProcess {
     pid: u32,
-    handle: Arc<Handle>,
-    gone: CancellationToken,
+    handle: Handle,
 }
 
 impl ForeignProcess {
     /// The process that has this number now.
+    ///
+    /// # Panics
+    /// Outside of a tokio run time.
     pub(crate) fn open(pid: u32) -> io::Result<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-        let handle = Arc::new(Handle::open(raw)?);
-        let gone = CancellationToken::new();
-        let (watched, tell) = (Arc::clone(&handle), gone.clone());
-        std::thread::Builder::new().name("plugin-watch".to_owned()).spawn(move || {
-            watched.await_end();
-            tell.cancel();
-        })?;
-        Ok(Self { pid, handle, gone })
+        Ok(Self { pid, handle: Handle::open(raw)? })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Whether its end has been seen.
+    /// Whether it has ended.
     pub(crate) fn is_gone(&self) -> bool {
-        self.gone.is_cancelled()
+        self.handle.is_gone()
     }
 
-    /// Waits for its end.
+    /// Waits for its end. Cancel safe.
     pub(crate) async fn gone(&self) {
-        self.gone.cancelled().await;
+        self.handle.gone().await;
     }
 
     /// Sends SIGKILL to it alone: its group may be that of its parent.
@@ -58,23 +51,34 @@ mod handle {
     use std::io;
     use std::os::fd::OwnedFd;
 
-    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
 
+    /// The descriptor becomes readable when the process ends, also as a zombie, and stays so.
     #[derive(Debug)]
-    pub(super) struct Handle(OwnedFd);
+    pub(super) struct Handle(AsyncFd<OwnedFd>);
 
     impl Handle {
         pub(super) fn open(pid: Pid) -> io::Result<Self> {
-            Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
+            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+            #[expect(unsafe_code, reason = "tokio has no safe way to ask for one interest only")]
+            // SAFETY: an `OwnedFd` owns its descriptor, and has this one until it is dropped.
+            let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+            Ok(Self(pidfd?))
         }
 
-        /// The descriptor becomes readable when the process ends, also as a zombie.
-        pub(super) fn await_end(&self) {
-            while matches!(
-                poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None),
-                Err(rustix::io::Errno::INTR)
-            ) {}
+        pub(super) fn is_gone(&self) -> bool {
+            let pidfd = &mut [PollFd::new(&self.0, PollFlags::IN)];
+            matches!(poll(pidfd, Some(&Timespec::default())), Ok(1))
+        }
+
+        pub(super) async fn gone(&self) {
+            if self.0.readable().await.is_err() {
+                // The run time is ending, and whoever waits with it.
+                std::future::pending().await
+            }
         }
 
         pub(super) fn kill(&self) {
@@ -89,6 +93,7 @@ mod handle {
 #[cfg(not(target_os = "linux"))]
 mod handle {
     use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use rustix::io::Errno;
@@ -97,28 +102,37 @@ mod handle {
     const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
     #[derive(Debug)]
-    pub(super) struct Handle(Pid);
+    pub(super) struct Handle {
+        pid: Pid,
+        /// Its end has been seen: from then on the number may mean another process.
+        gone: AtomicBool,
+    }
 
     impl Handle {
         pub(super) fn open(pid: Pid) -> io::Result<Self> {
-            let handle = Self(pid);
-            if handle.is_there() { Ok(handle) } else { Err(Errno::SRCH.into()) }
+            let handle = Self { pid, gone: AtomicBool::new(false) };
+            if handle.is_gone() { Err(Errno::SRCH.into()) } else { Ok(handle) }
         }
 
-        pub(super) fn await_end(&self) {
-            while self.is_there() {
-                std::thread::sleep(POLL_INTERVAL);
+        /// One that may not be signalled is there, too.
+        pub(super) fn is_gone(&self) -> bool {
+            let gone = || test_kill_process(self.pid) == Err(Errno::SRCH);
+            self.gone.load(Ordering::Relaxed)
+                || gone() && {
+                    self.gone.store(true, Ordering::Relaxed);
+                    true
+                }
+        }
+
+        pub(super) async fn gone(&self) {
+            while !self.is_gone() {
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
 
         pub(super) fn kill(&self) {
             // It fails only for a process that has ended already, or that is not ours to kill.
-            let _ = kill_process(self.0, Signal::KILL);
-        }
-
-        /// One that may not be signalled is there, too.
-        fn is_there(&self) -> bool {
-            test_kill_process(self.0) != Err(Errno::SRCH)
+            let _ = kill_process(self.pid, Signal::KILL);
         }
     }
 }

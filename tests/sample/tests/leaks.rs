@@ -1,8 +1,8 @@
 //! What a host is left with after plugins have come and gone. The only test of its process, which it counts things of.
 #![allow(clippy::unwrap_used, reason = "all of it is a test, parts of it among them")]
 
-use plugin_sdk::ReattachConfig;
-use plugin_sdk::host::{Attach, ExitKind, Launch, Security};
+use plugin_sdk::host::{Attach, AttachError, ExitKind, Launch, Security};
+use plugin_sdk::{PluginAddress, ReattachConfig};
 use sample_plugin::Greeter;
 use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::SampleServer;
@@ -30,6 +30,18 @@ async fn a_whole_life(launch: &Launch) {
     plugin.shutdown().await;
 }
 
+/// The process that was described runs, and does not listen any more: a supervisor tries that again and again.
+async fn an_attach_that_fails() {
+    let config = ReattachConfig {
+        app_version: None,
+        address: PluginAddress::Unix("/no/such/socket".into()),
+        pid: Some(std::process::id()),
+        test: false,
+    };
+    let failed = Attach::reattach(config, contract(&[1])).connect().await.unwrap_err();
+    assert!(matches!(failed, AttachError::NotFound { .. }), "{failed}");
+}
+
 #[tokio::test]
 async fn plugins_that_have_come_and_gone_leave_no_descriptor_no_thread_and_no_task() {
     let launches = [(Security::Plain, false), (Security::AutoMtls, false), (Security::AutoMtls, true)]
@@ -42,4 +54,8 @@ async fn plugins_that_have_come_and_gone_leave_no_descriptor_no_thread_and_no_ta
         // Some of it ends a moment after what it was for.
         until("all of it has gone", async || Count::now() == before).await;
     }
+    for _ in 0..5 {
+        an_attach_that_fails().await;
+    }
+    until("nothing watches the process of a failed attach", async || Count::now() == before).await;
 }
