@@ -33,6 +33,8 @@
 compile_error!("plugin-sdk runs on Unix only: `manual::lifecycle` says what Windows would need");
 
 #[cfg(feature = "host")]
+mod clock;
+#[cfg(feature = "host")]
 pub mod control;
 mod generated;
 mod handshake;

@@ -20,6 +20,7 @@ use super::logbook::LogBook;
 use super::output::Output;
 use super::plugin::Owner;
 use super::{Contract, HealthError, Plugin, Running};
+use crate::clock::after;
 use crate::process::ForeignProcess;
 use crate::runtime::SocketDir;
 use crate::services::{BrokerError, Means};
@@ -255,7 +256,7 @@ impl Attach {
         let (exit, is_known) = (guest.as_ref().map(Guest::exit), guest.is_some() || process.is_some());
         let once = (!is_known && self.reopen == Reopen::No).then(Once::default);
         let target = Target { address: address.clone(), peer, exit, once };
-        let deadline = Instant::now() + self.timeout;
+        let deadline = after(self.timeout);
         let reached = tokio::time::timeout_at(deadline, target.reach(means, false, deadline)).await;
         let link = match reached {
             Ok(reached) => reached.map_err(|unreachable| unreachable.at(address.clone()))?,

@@ -24,6 +24,7 @@ use super::run::{Begun, Run};
 use super::runner::{PluginCommand, Runner};
 use super::stderr_copy::StderrCopy;
 use super::{Checksum, ChecksumError, Exit, LaunchError, Plugin};
+use crate::clock::after;
 use crate::handshake::{
     CONTROL_VARIABLES, Expectation, HOST_LIFELINE, LIFELINE_IS_STDIN, MAX_LINE_BYTES, Offer,
 };
@@ -425,7 +426,7 @@ impl Launch {
             client_cert: identity.as_ref().map(Identity::certificate_pem),
             multiplexing: self.multiplexing,
         };
-        let deadline = Instant::now() + self.start_timeout;
+        let deadline = after(self.start_timeout);
         let begun = match &self.runner {
             None => Begun::child(self.command(&offer, self.pinned().await?.as_ref()), socket_dir).await,
             Some(runner) => {

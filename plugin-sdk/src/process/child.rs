@@ -182,13 +182,13 @@ impl Drop for Entry {
 /// For the end of a host, after the polite [`Plugin::shutdown`](crate::host::Plugin::shutdown)s: it also waits for
 /// plugins whose handle, or whose start, was only dropped. Blocks the thread. go-plugin's `CleanupClients`.
 pub fn kill_all(limit: Duration) -> usize {
-    let deadline = Instant::now() + limit;
+    let begun = Instant::now();
     let mut children = CENSUS.children();
     loop {
         for child in children.iter().filter_map(|child| child.get()) {
             child.advance(StopStep::Kill, kill_group);
         }
-        let rest = deadline.saturating_duration_since(Instant::now());
+        let rest = limit.saturating_sub(begun.elapsed());
         if children.is_empty() || rest.is_zero() {
             return children.len();
         }

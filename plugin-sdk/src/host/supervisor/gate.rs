@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
+use crate::clock::later;
+
 /// The way in for calls. Cheap to clone; all clones are one gate.
 #[derive(Debug, Clone)]
 pub(super) struct Gate(Arc<Shared>);
@@ -58,12 +60,12 @@ impl Gate {
     /// true.
     pub(super) fn close_if_idle(&self, idle: Duration, now: Instant) -> Result<(), Instant> {
         let used = self.0.since + Duration::from_millis(self.0.used.load(Ordering::Acquire));
-        let due = used + idle;
+        let due = later(used, idle);
         if now < due {
             return Err(due);
         }
         let closed = self.0.state.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire);
-        closed.map(|_| ()).map_err(|_| now + idle)
+        closed.map(|_| ()).map_err(|_| later(now, idle))
     }
 
     /// Waits until nobody is inside. Of use once it is closed.

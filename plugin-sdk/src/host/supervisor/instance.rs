@@ -18,6 +18,7 @@ use super::policy::Probe;
 use super::prepare::Kept;
 use super::start::Started;
 use super::{Failure, Live};
+use crate::clock::{after, later};
 use crate::host::link::check;
 use crate::host::{HealthError, Plugin};
 
@@ -90,7 +91,7 @@ impl Instance {
             breaker: Breaker::new(),
             changes,
         });
-        let probing = Probing::At(now + probe.interval);
+        let probing = Probing::At(later(now, probe.interval));
         Self { plugin, live, route, oom_kills, _kept: kept, probe, probing, silent: 0 }
     }
 
@@ -142,7 +143,7 @@ impl Probing {
                 }
                 Self::Asking(asking) => {
                     let answer = asking.as_mut().await;
-                    *self = Self::At(Instant::now() + probe.interval);
+                    *self = Self::At(after(probe.interval));
                     return answer;
                 }
             }

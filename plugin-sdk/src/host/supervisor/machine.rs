@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::policy::{Restart, RestartPolicy};
 use super::state::{GiveUpReason, StopReason};
+use crate::clock::later;
 
 /// Where a plugin is in its life, as far as decisions go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,7 +270,7 @@ impl Machine {
                 self.policy.backoff.delay(self.attempts, roll)
             }
         };
-        let retry_at = now.checked_add(delay).unwrap_or(now + FAR);
+        let retry_at = later(now, delay);
         if let Some(limit) = self.policy.intensity {
             self.restarts.retain(|begun| retry_at.saturating_duration_since(*begun) < limit.within);
             if self.restarts.len() >= usize::try_from(limit.restarts).unwrap_or(usize::MAX) {
@@ -331,9 +332,6 @@ enum When {
     Now,
     Later,
 }
-
-/// A delay that no clock can hold is as good as this one.
-const FAR: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {

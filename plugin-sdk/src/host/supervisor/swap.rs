@@ -24,6 +24,7 @@ use super::instance::{self, Instance};
 use super::start::{NotStarted, Source, Started, Starting};
 use super::task::{Done, Reply, Task, answer};
 use super::{EventKind, OrderError, one_line};
+use crate::clock::after;
 
 /// Hands what the old instance knows over to the new one, before it is called.
 pub(super) type WarmUp = Arc<dyn Fn(Channel, Channel) -> WarmingUp + Send + Sync>;
@@ -228,7 +229,7 @@ impl Task {
         let settle = self.settings.swap.settle;
         let live = &candidate.instance.live;
         self.note_of(live, EventKind::SwapSettling { pid: live.pid, settle });
-        Swapping::Settling { candidate, until: Instant::now() + settle }
+        Swapping::Settling { candidate, until: after(settle) }
     }
 
     /// Has calls go to the new instance from now on. The old one ends when its calls have ended.

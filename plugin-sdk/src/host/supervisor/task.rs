@@ -21,6 +21,7 @@ use super::random;
 use super::start::{NotStarted, Source, Started, Starting};
 use super::swap::{Begun, Candidate, Draining, Successor, Swapping};
 use super::{Degradation, EventKind, Failure, Live, OrderError, PluginState, PluginStatus, StopReason};
+use crate::clock::after;
 use crate::host::Exit;
 use crate::host::journal::Journal;
 use crate::host::logbook::LogBook;
@@ -545,7 +546,7 @@ impl Task {
     }
 
     fn plan_idle_check(&mut self) {
-        self.idle_check = self.settings.idle_after.map(|idle| Instant::now() + idle);
+        self.idle_check = self.settings.idle_after.map(after);
     }
 
     fn check_idle(&mut self) {
