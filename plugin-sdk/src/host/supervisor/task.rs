@@ -273,7 +273,10 @@ impl Task {
             return;
         }
         let goal = match order {
-            Order::Stop | Order::Disable => Goal::Gone,
+            Order::Stop | Order::Disable => {
+                self.supersede_reloads();
+                Goal::Gone
+            }
             Order::Start | Order::Restart | Order::Enable | Order::Clear => Goal::Serving,
         };
         match self.machine.phase() {
@@ -580,8 +583,7 @@ impl Task {
         if self.machine.phase() == Phase::Disabled {
             return answer(reply, Err(OrderError::Disabled));
         }
-        let settled = !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping(_));
-        let busy = !settled || self.is_swapping() || !self.reloads.is_empty();
+        let busy = !self.is_settled() || self.is_swapping() || !self.reloads.is_empty();
         if busy {
             if self.reloads.len() >= MAX_RELOADS {
                 return answer(reply, Err(OrderError::Busy));
@@ -609,9 +611,9 @@ impl Task {
         self.waiting.extend(reply.map(|reply| Waiting { goal: Goal::Serving, reply }));
     }
 
+    /// Begins the next swap that has waited, and answers those before it that are refused at once.
     fn next_reload(&mut self) {
-        let settled = !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping(_));
-        if settled
+        while self.is_settled()
             && !self.is_swapping()
             && let Some((program, reply)) = self.reloads.pop_front()
         {
@@ -625,6 +627,16 @@ impl Task {
     /// Whether there is a second instance.
     fn is_swapping(&self) -> bool {
         !matches!(self.swapping, Swapping::No) || self.draining.is_some()
+    }
+
+    fn is_settled(&self) -> bool {
+        !matches!(self.machine.phase(), Phase::Starting | Phase::Stopping(_))
+    }
+
+    fn supersede_reloads(&mut self) {
+        for (_, reply) in std::mem::take(&mut self.reloads) {
+            answer(reply, Err(OrderError::Superseded));
+        }
     }
 
     pub(super) fn running(&self) -> Option<&Instance> {

@@ -1,0 +1,95 @@
+//! Orders to a supervised plugin that come while others are not done yet, and what is left to do when things happen at once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use plugin_sdk::host::{
+    Backoff, Launch, Live, OrderError, PluginHandle, PluginState, RestartPolicy, StopReason, Supervised, Supervisor, Swap,
+};
+use support::{LIMIT, sample, until};
+
+mod support;
+
+fn supervise(launch: Launch, settle: Duration) -> Supervised {
+    let backoff = Backoff::constant(Duration::from_millis(10));
+    Supervisor::launch(launch)
+        .policy(RestartPolicy { backoff, ..RestartPolicy::default() })
+        .swap(Swap { settle, drain: LIMIT })
+        .start()
+}
+
+/// The instance that serves, once one does that `wanted` takes.
+async fn serving(handle: &PluginHandle, wanted: impl Fn(&Live) -> bool) -> Live {
+    let serves = |state: &PluginState| matches!(state, PluginState::Serving(live) if wanted(live));
+    let mut status = handle.status();
+    let reached = tokio::time::timeout(LIMIT, status.wait_for(|status| serves(&status.state))).await;
+    let status = reached.expect("it serves in time").expect("the supervisor is there").clone();
+    status.state.live().expect("it serves").clone()
+}
+
+fn count(handle: &PluginHandle, name: &str) -> usize {
+    handle.events().kept().iter().filter(|event| event.entry.what.name() == name).count()
+}
+
+type Reload = tokio::task::JoinHandle<Result<Option<Live>, OrderError>>;
+
+/// Orders a reload, and returns once the supervisor has heard of it.
+async fn order_reload(handle: &PluginHandle, program: Option<PathBuf>) -> Reload {
+    let before = count(handle, "ordered");
+    let reload = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.reload(program).await }
+    });
+    until("the order has arrived", async || count(handle, "ordered") > before).await;
+    reload
+}
+
+/// What has become of it, in time.
+async fn outcome(reload: Reload) -> Result<Option<Live>, OrderError> {
+    tokio::time::timeout(LIMIT, reload).await.expect("it is answered in time").expect("it does not panic")
+}
+
+#[tokio::test]
+async fn whoever_stops_a_plugin_stops_the_reloads_that_wait_as_well() {
+    let plugin = supervise(sample(), Duration::from_secs(3_600));
+    let handle = plugin.handle();
+    for disables in [false, true] {
+        handle.enable().await.unwrap();
+        handle.start().await.unwrap();
+        let under_way = order_reload(handle, None).await;
+        let waiting = order_reload(handle, None).await;
+        if disables {
+            handle.disable().await.unwrap();
+        } else {
+            handle.stop().await.unwrap();
+        }
+        for reload in [under_way, waiting] {
+            let outcome = outcome(reload).await;
+            assert!(matches!(outcome, Err(OrderError::Superseded)), "{outcome:?}");
+        }
+        let state = handle.status().borrow().state.clone();
+        let expected = if disables { "disabled" } else { "stopped" };
+        assert_eq!(state.name(), expected, "it stays as the operator wants it");
+        assert!(disables || matches!(state, PluginState::Stopped(StopReason::Operator)));
+    }
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn every_reload_that_waits_for_a_plugin_to_be_disabled_is_refused() {
+    let plugin = supervise(sample(), Duration::from_millis(50));
+    let handle = plugin.handle();
+    serving(handle, |_| true).await;
+    let disabling = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.disable().await }
+    });
+    until("the order has arrived", async || count(handle, "ordered") == 1).await;
+    let reloads = [order_reload(handle, None).await, order_reload(handle, None).await];
+    disabling.await.unwrap().unwrap();
+    for reload in reloads {
+        let outcome = outcome(reload).await;
+        assert!(matches!(outcome, Err(OrderError::Disabled)), "{outcome:?}");
+    }
+    plugin.shutdown().await;
+}
