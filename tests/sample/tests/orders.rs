@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use plugin_sdk::host::{
-    Backoff, Launch, Live, OrderError, PluginHandle, PluginState, RestartPolicy, StopReason, Supervised, Supervisor, Swap,
+    Backoff, Launch, Live, OrderError, PluginHandle, PluginState, RestartPolicy, SourceInfo, StopReason,
+    Supervised, Supervisor, Swap,
 };
-use support::{LIMIT, sample, until};
+use rustix::process::Signal;
+use support::{LIMIT, SAMPLE, sample, script, signal, until};
 
 mod support;
 
@@ -91,5 +93,30 @@ async fn every_reload_that_waits_for_a_plugin_to_be_disabled_is_refused() {
         let outcome = outcome(reload).await;
         assert!(matches!(outcome, Err(OrderError::Disabled)), "{outcome:?}");
     }
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_bad_replacement_does_not_end_the_good_program_that_crashes_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let crashed = dir.path().join("crashed");
+    let bad = script(
+        dir.path(),
+        &format!("until [ -e {} ]; do sleep 0.05; done; echo '1|99|unix|/tmp/x|grpc|'", crashed.display()),
+    );
+    let plugin = supervise(sample(), Duration::from_millis(50));
+    let handle = plugin.handle();
+    let first = serving(handle, |_| true).await;
+    let reload = order_reload(handle, Some(bad.program().to_path_buf())).await;
+    signal(first.pid.unwrap(), Signal::KILL);
+    until("the crash is known", async || count(handle, "ended") == 1).await;
+    std::fs::write(crashed, "").unwrap();
+    let outcome = outcome(reload).await;
+    assert!(matches!(outcome, Err(OrderError::NotStarted(_))), "{outcome:?}");
+    serving(handle, |live| live.instance > first.instance).await;
+    assert_eq!(handle.status().borrow().source, SourceInfo::Program(SAMPLE.into()));
+    let reports = handle.crashes().kept();
+    let blamed: Vec<_> = reports.iter().map(|report| report.entry.program.clone().unwrap()).collect();
+    assert_eq!(blamed, [PathBuf::from(SAMPLE), bad.program().to_path_buf()], "each for its own program");
     plugin.shutdown().await;
 }

@@ -374,10 +374,15 @@ impl Task {
                             None,
                             EventKind::StartFailed { failure: failure.clone() },
                         );
-                        self.report_failed_start(number, &failure, oom_kills);
+                        let replacement = adopt.as_ref();
+                        let program = replacement.unwrap_or(&self.source).program();
+                        self.report_failed_start(number, program, &failure, oom_kills);
                         let input = match failure.is_unwell() {
                             true => Input::StartedUnwell,
-                            false => Input::StartFailed { permanent: failure.is_permanent() },
+                            // What keeps a replacement from starting is no fault of the program that is started next.
+                            false => Input::StartFailed {
+                                permanent: failure.is_permanent() && replacement.is_none(),
+                            },
                         };
                         self.remember(failure.clone());
                         self.woken = false;
@@ -673,14 +678,20 @@ impl Task {
         self.status.send_modify(|status| status.last_failure = Some(failure));
     }
 
-    fn report_failed_start(&mut self, number: u64, failure: &Failure, oom_kills: OomKills) {
+    fn report_failed_start(
+        &mut self,
+        number: u64,
+        program: Option<PathBuf>,
+        failure: &Failure,
+        oom_kills: OomKills,
+    ) {
         let Failure::Start(error) = failure else { return };
         let Some(stderr_tail) = error.stderr_tail() else { return };
         let report = CrashReport {
             plugin: Arc::clone(&self.status.borrow().name),
             instance: number,
             pid: None,
-            program: self.source.program(),
+            program,
             at: SystemTime::now(),
             out_of_memory: oom_kills.explain(failure),
             uptime: failure.exit().map(|exit| exit.uptime),
