@@ -340,6 +340,10 @@ impl Launch {
         self
     }
 
+    pub(super) fn has_runner(&self) -> bool {
+        self.runner.is_some()
+    }
+
     /// What the plugin is called in logs.
     pub(super) fn display_name(&self) -> &str {
         &self.name

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use plugin_sdk::host::{
     Attach, AttachError, Checksum, ChecksumError, ExitKind, Launch, LaunchError, Plugin, PluginCommand,
-    Runner, Running, Security, Started, StopStep, Waiting,
+    Runner, Running, Security, Started, StopStep, Supervisor, Waiting,
 };
 use plugin_sdk::{BrokerError, PluginAddress};
 use rustix::process::Signal;
@@ -346,6 +346,17 @@ async fn a_runner_that_does_not_start_is_an_error_in_time() {
     let launch = Elsewhere::new(SAMPLE, Trouble::NeverStarts).launch();
     let late = launch.start_timeout(Duration::from_millis(100)).start().await.unwrap_err();
     assert!(matches!(late, LaunchError::TimedOut { waiting_for: Waiting::Runner, .. }), "{late:?}");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_runner_that_does_not_start() {
+    let launch = Elsewhere::new(SAMPLE, Trouble::NeverStarts).launch();
+    let plugin = Supervisor::launch(launch.start_timeout(Duration::from_secs(3_600))).start();
+    let handle = plugin.handle().clone();
+    until("it is being started", async || !handle.events().is_empty()).await;
+    let stopped = tokio::time::timeout(LIMIT, handle.stop()).await.expect("it stops in time");
+    assert_eq!(stopped.unwrap(), None);
+    plugin.shutdown().await;
 }
 
 #[tokio::test]

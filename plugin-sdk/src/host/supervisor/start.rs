@@ -94,8 +94,13 @@ impl Source {
 
 async fn launch_unless(launch: &Launch, cancelled: &CancellationToken) -> Result<Box<Plugin>, NotStarted> {
     let failed = |error| NotStarted::Failed(Failure::Start(Arc::new(error)));
-    // Not given up half way, which is a moment: what a forgotten spawn leaves cannot be waited for.
-    let spawned = launch.spawn().await.map_err(failed)?;
+    let spawned = if launch.has_runner() {
+        cancelled.run_until_cancelled(launch.spawn()).await.ok_or(NotStarted::Cancelled)?
+    } else {
+        // Not given up half way, which is a moment: what a forgotten spawn leaves cannot be waited for.
+        launch.spawn().await
+    };
+    let spawned = spawned.map_err(failed)?;
     let mut gone = spawned.gone();
     let ready = async { spawned.handshake().await?.connect().await };
     match cancelled.run_until_cancelled(ready).await {
