@@ -432,7 +432,10 @@ impl Launch {
         };
         let deadline = after(self.start_timeout);
         let begun = match &self.runner {
-            None => Begun::child(self.command(&offer, self.pinned().await?.as_ref()), socket_dir).await,
+            None => {
+                let pinned = self.pinned().await?;
+                Begun::child(self.command(&offer, pinned.as_ref()), pinned, socket_dir).await
+            }
             Some(runner) => {
                 let command = PluginCommand::new(self.name.clone(), &self.command(&offer, None), &offer);
                 let begun = tokio::time::timeout_at(deadline, Begun::guest(&**runner, command, socket_dir));

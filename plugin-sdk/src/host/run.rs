@@ -24,9 +24,13 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// Starts a child. `kept` is dropped when it has ended.
-    pub(super) async fn child(command: Command, kept: impl Send + 'static) -> io::Result<Self> {
-        let started = Process::start(command, kept).await?;
+    /// Starts a child. `needed` is dropped when it has started, `kept` when it has ended.
+    pub(super) async fn child(
+        command: Command,
+        needed: impl Send + 'static,
+        kept: impl Send + 'static,
+    ) -> io::Result<Self> {
+        let started = Process::start(command, needed, kept).await?;
         Ok(Self {
             stdout: Pipe::new(pipe::Receiver::from_owned_fd(started.stdout)?),
             stderr: Pipe::new(pipe::Receiver::from_owned_fd(started.stderr)?),

@@ -68,15 +68,20 @@ impl Process {
     /// Starts the command in a process group of its own, with pipes for stdout and stderr. The other end of its stdin, if
     /// that is a pipe, stays open as long as the child is there.
     ///
-    /// `kept` is dropped when the child has been reaped, before its exit is told.
-    pub(crate) async fn start(mut command: Command, kept: impl Send + 'static) -> io::Result<Started> {
+    /// `needed` is dropped when the child has been started, even if nobody waits for that any more: it holds what the command
+    /// only names, such as a descriptor. `kept` is dropped when the child has been reaped, before its exit is told.
+    pub(crate) async fn start(
+        mut command: Command,
+        needed: impl Send + 'static,
+        kept: impl Send + 'static,
+    ) -> io::Result<Started> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (tell, told) = oneshot::channel();
         let entry = Census::enter();
         std::thread::Builder::new()
             .name("plugin-wait".to_owned())
             .stack_size(THREAD_STACK_BYTES)
-            .spawn(move || attend(command, kept, tell, &entry))?;
+            .spawn(move || attend(command, needed, kept, tell, &entry))?;
         told.await.unwrap_or_else(|_| Err(io::Error::other("the thread that starts the plugin has ended")))
     }
 
@@ -199,10 +204,18 @@ pub fn kill_all(limit: Duration) -> usize {
 }
 
 /// The thread's whole life: start, tell, wait, sweep the group, reap, sweep what has left it, publish.
-fn attend(command: Command, kept: impl Send, tell: oneshot::Sender<io::Result<Started>>, entry: &Entry) {
+fn attend(
+    command: Command,
+    needed: impl Send,
+    kept: impl Send,
+    tell: oneshot::Sender<io::Result<Started>>,
+    entry: &Entry,
+) {
     let (publish, exit) = watch::channel(None);
     let marker = socket_dir(&command);
-    let (mut child, started) = match spawn(command, exit) {
+    let spawned = spawn(command, exit);
+    drop(needed);
+    let (mut child, started) = match spawned {
         Ok(pair) => pair,
         Err(error) => {
             // Before anybody hears of the failure.
@@ -281,7 +294,7 @@ mod tests {
     async fn sh(script: &str) -> Started {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
-        Process::start(command, tempfile::tempdir().unwrap()).await.unwrap()
+        Process::start(command, (), tempfile::tempdir().unwrap()).await.unwrap()
     }
 
     #[tokio::test]
@@ -300,7 +313,7 @@ mod tests {
         let path = dir.path().to_path_buf();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "sleep 1000"]);
-        let started = Process::start(command, dir).await.unwrap();
+        let started = Process::start(command, (), dir).await.unwrap();
         let exit = started.process.exit.clone();
         drop(started.process);
         let seen = exit.clone().wait_for(Option::is_some).await.unwrap().clone().unwrap();
@@ -325,7 +338,7 @@ mod tests {
     async fn a_failed_start_is_an_error_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_path_buf();
-        let error = Process::start(Command::new("/no/such/file"), dir).await.unwrap_err();
+        let error = Process::start(Command::new("/no/such/file"), (), dir).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(!path.exists());
     }

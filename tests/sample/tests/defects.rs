@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::task::Poll;
 use std::time::Duration;
 
 use plugin_sdk::host::{
@@ -110,6 +111,31 @@ async fn what_is_pinned_is_what_runs_at_every_start() {
         "{error:?}"
     );
     assert!(error.is_permanent());
+}
+
+#[tokio::test]
+async fn nothing_but_what_is_pinned_runs_though_a_start_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = dir.path().join("ran");
+    let digest: [u8; 32] = sha2::Sha256::digest(std::fs::read("/bin/true").unwrap()).into();
+    // `true` does nothing with this argument, and `touch`, whose file gets the descriptor next, makes a file of it.
+    let launch = launch_of("/bin/true").checksum(Checksum::sha256(digest)).arg(&ran);
+    for _ in 0..100 {
+        let mut spawn = Box::pin(launch.spawn());
+        let mut polls = 0;
+        std::future::poll_fn(|cx| {
+            polls += 1;
+            // The first begins the copy, which is verified, and the second the start.
+            if spawn.as_mut().poll(cx).is_ready() || polls == 2 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        drop(spawn);
+        let next = [(); 3].map(|()| std::fs::File::open("/usr/bin/touch").unwrap());
+        // Time for what it should not do: no condition tells that it does nothing.
+        std::thread::sleep(Duration::from_millis(3));
+        drop(next);
+    }
+    assert!(!ran.exists());
 }
 
 #[tokio::test]
