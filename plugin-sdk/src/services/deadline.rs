@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -81,7 +81,14 @@ impl http_body::Body for InTime {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = Pin::new(body).poll_frame(cx);
-        if frame.is_ready() || self.sleep.as_mut().poll(cx).is_pending() {
+        let passed = match &frame {
+            Poll::Pending => self.sleep.as_mut().poll(cx).is_ready(),
+            // A stream that always has one more does not get to wait.
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => Instant::now() >= self.sleep.deadline(),
+            // The end, which is given however late.
+            Poll::Ready(_) => false,
+        };
+        if !passed {
             return frame;
         }
         self.body = None;
@@ -139,7 +146,10 @@ const MOST: u128 = 99_999_999;
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use http::HeaderValue;
     use http_body::Body as _;
@@ -228,9 +238,48 @@ mod tests {
     async fn a_response_stream_that_takes_too_long_is_ended() {
         let response = answer(|_| async { Ok(Response::new(Body::new(Silent))) }).await;
         let mut body = pin!(response.into_body());
-        let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await.unwrap().unwrap();
+        let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await.unwrap().unwrap();
         let status = Status::from_header_map(frame.trailers_ref().unwrap()).unwrap();
         assert_eq!(status.code(), Code::DeadlineExceeded);
-        assert!(std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await.is_none());
+        assert!(poll_fn(|cx| body.as_mut().poll_frame(cx)).await.is_none());
+    }
+
+    /// Always has one more message, until the last frame.
+    struct Endless {
+        ends: Arc<AtomicBool>,
+    }
+
+    impl http_body::Body for Endless {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            let ends = self.ends.load(Ordering::Relaxed);
+            let frame =
+                if ends { last_frame(&Status::ok("")) } else { Frame::data(Bytes::from_static(b"x")) };
+            Poll::Ready(Some(Ok(frame)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_stream_that_never_rests_is_ended_as_well_and_a_late_end_is_its_own() {
+        for (ends_late, expected) in [(false, Code::DeadlineExceeded), (true, Code::Ok)] {
+            let ends = Arc::new(AtomicBool::new(false));
+            let service = DeadlineLayer.layer(tower::service_fn(|_: Request<Body>| {
+                let body = Body::new(Endless { ends: Arc::clone(&ends) });
+                async { Ok::<_, Infallible>(Response::new(body)) }
+            }));
+            let request = Request::builder().header("grpc-timeout", "1S").body(Body::empty()).unwrap();
+            let mut body = pin!(service.oneshot(request).await.unwrap().into_body());
+            let mut next = async || poll_fn(|cx| body.as_mut().poll_frame(cx)).await.unwrap().unwrap();
+            assert!(next().await.is_data());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            ends.store(ends_late, Ordering::Relaxed);
+            let status = Status::from_header_map(next().await.trailers_ref().expect("it has ended"));
+            assert_eq!(status.unwrap().code(), expected);
+        }
     }
 }

@@ -489,6 +489,10 @@ impl http_body::Body for Answer {
             Poll::Ready(Some(Ok(frame))) => {
                 if frame.is_trailers() {
                     self.call = None;
+                } else if self.deadline.as_ref().is_some_and(|deadline| deadline.deadline() <= Instant::now())
+                {
+                    // A stream that always has one more does not get to wait.
+                    return Poll::Ready(Some(Err(self.fail(CallError::TimedOut))));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -506,5 +510,42 @@ impl http_body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use http_body::Body as _;
+
+    use super::*;
+
+    /// Always has one more message.
+    struct Endless;
+
+    impl http_body::Body for Endless {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_never_rests_ends_at_its_deadline() {
+        let deadline = Some(Box::pin(tokio::time::sleep(Duration::from_secs(1))));
+        let mut answer = pin!(Answer { body: Some(Body::new(Endless)), call: None, deadline });
+        let mut next = async || poll_fn(|cx| answer.as_mut().poll_frame(cx)).await;
+        assert!(next().await.unwrap().unwrap().is_data());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let status = next().await.expect("it says why it ends").unwrap_err();
+        assert_eq!(CallError::of(&status), Some(CallError::TimedOut));
+        assert!(next().await.is_none());
     }
 }
