@@ -210,8 +210,8 @@ pub enum HealthError {
 /// sentence that begins with a semicolon.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StderrTail {
-    pub(super) lines: Vec<String>,
-    pub(super) diagnosis: Option<Box<str>>,
+    pub(in crate::host) lines: Vec<String>,
+    pub(in crate::host) diagnosis: Option<Box<str>>,
 }
 
 impl StderrTail {
@@ -225,6 +225,11 @@ impl StderrTail {
     #[must_use]
     pub fn diagnosis(&self) -> Option<&str> {
         self.diagnosis.as_deref()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let lines: usize = self.lines.iter().map(|line| line.len() + size_of::<String>()).sum();
+        lines + self.diagnosis.as_deref().map_or(0, str::len)
     }
 }
 

@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::broadcast;
-
-/// Entries that a follower may be behind before it misses some.
-const FOLLOWER_LAG: usize = 1024;
+use tokio::sync::watch;
 
 /// A ring of entries with numbers. Cheap to clone; all clones are one journal.
 #[derive(Debug, Clone)]
@@ -24,8 +21,10 @@ pub struct Numbered<T> {
 
 #[derive(Debug)]
 struct Shared<T> {
-    ring: Mutex<Ring<T>>,
-    live: broadcast::Sender<Numbered<T>>,
+    /// Followers have it, too: they read what is kept, and hold nothing of their own.
+    ring: Arc<Mutex<Ring<T>>>,
+    /// Wakes them.
+    grown: watch::Sender<()>,
     limit: Limit,
     weigh: fn(&T) -> usize,
 }
@@ -49,9 +48,15 @@ pub(crate) trait Weigh {
     fn bytes(&self) -> usize;
 }
 
-/// The entries from now on, for one who reads them one after the other.
+/// The entries from now on, for one who reads them one after the other. Whoever is slower than the entries come misses those
+/// that the journal does not keep any more.
 #[derive(Debug)]
-pub struct Follow<T>(broadcast::Receiver<Numbered<T>>);
+pub struct Follow<T> {
+    ring: Arc<Mutex<Ring<T>>>,
+    grown: watch::Receiver<()>,
+    /// The number of the entry to read.
+    next: u64,
+}
 
 /// What a follower gets.
 #[derive(Debug, Clone)]
@@ -70,8 +75,8 @@ impl<T: Clone> Journal<T> {
     {
         let ring = Ring { next: 1, bytes: 0, entries: VecDeque::new() };
         Self(Arc::new(Shared {
-            ring: Mutex::new(ring),
-            live: broadcast::Sender::new(FOLLOWER_LAG),
+            ring: Arc::new(Mutex::new(ring)),
+            grown: watch::Sender::new(()),
             limit,
             weigh: T::bytes,
         }))
@@ -82,13 +87,13 @@ impl<T: Clone> Journal<T> {
         let numbered = Numbered { number: ring.next, entry };
         ring.next += 1;
         ring.bytes += (self.0.weigh)(&numbered.entry);
-        ring.entries.push_back(numbered.clone());
+        ring.entries.push_back(numbered);
         while ring.entries.len() > self.0.limit.entries || ring.bytes > self.0.limit.bytes {
             let Some(oldest) = ring.entries.pop_front() else { break };
             ring.bytes -= (self.0.weigh)(&oldest.entry);
         }
-        // While the ring is locked, so that a follower misses none between what is kept and what comes.
-        let _nobody_follows = self.0.live.send(numbered);
+        drop(ring);
+        self.0.grown.send_replace(());
     }
 
     /// How many are kept.
@@ -113,22 +118,46 @@ impl<T: Clone> Journal<T> {
     #[must_use]
     pub fn follow(&self) -> (Vec<Numbered<T>>, Follow<T>) {
         let ring = self.ring();
-        (ring.entries.iter().cloned().collect(), Follow(self.0.live.subscribe()))
+        let follow =
+            Follow { ring: Arc::clone(&self.0.ring), grown: self.0.grown.subscribe(), next: ring.next };
+        (ring.entries.iter().cloned().collect(), follow)
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring<T>> {
-        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.ring)
     }
+}
+
+fn lock<T>(ring: &Mutex<Ring<T>>) -> MutexGuard<'_, Ring<T>> {
+    ring.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T: Clone> Follow<T> {
     /// The next entry; `None` once the journal is gone. Cancel safe.
     pub async fn next(&mut self) -> Option<Followed<T>> {
-        match self.0.recv().await {
-            Ok(entry) => Some(Followed::Entry(entry)),
-            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Followed::Missed(missed)),
-            Err(broadcast::error::RecvError::Closed) => None,
+        loop {
+            if let Some(followed) = self.read() {
+                return Some(followed);
+            }
+            if self.grown.changed().await.is_err() {
+                // What came last may have come since.
+                return self.read();
+            }
         }
+    }
+
+    /// What is there to be read.
+    fn read(&mut self) -> Option<Followed<T>> {
+        let ring = lock(&self.ring);
+        let first = ring.entries.front().map_or(ring.next, |oldest| oldest.number);
+        let Some(index) = self.next.checked_sub(first) else {
+            let missed = first - self.next;
+            self.next = first;
+            return Some(Followed::Missed(missed));
+        };
+        let entry = ring.entries.get(usize::try_from(index).ok()?)?.clone();
+        self.next += 1;
+        Some(Followed::Entry(entry))
     }
 }
 
@@ -165,11 +194,47 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_follower_is_told_what_it_missed() {
-        let journal = Journal::new(Limit { entries: 1, bytes: 100 });
+        let journal = Journal::new(Limit { entries: 2, bytes: 10 });
         let (_, mut follow) = journal.follow();
-        for _ in 0..FOLLOWER_LAG + 7 {
-            journal.push("x");
+        for text in ["one", "two", "three", "four"] {
+            journal.push(text);
         }
-        assert!(matches!(follow.next().await, Some(Followed::Missed(7))));
+        assert!(matches!(follow.next().await, Some(Followed::Missed(2))));
+        for expected in [(3, "three"), (4, "four")] {
+            let Some(Followed::Entry(next)) = follow.next().await else { panic!("there is one") };
+            assert_eq!((next.number, next.entry), expected);
+        }
+        journal.push("longer than all that is kept");
+        drop(journal);
+        assert!(matches!(follow.next().await, Some(Followed::Missed(1))));
+        assert!(follow.next().await.is_none());
+    }
+
+    impl Weigh for Arc<()> {
+        fn bytes(&self) -> usize {
+            1
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_does_not_read_has_nothing_kept_for_it() {
+        let (journal, entry) = (Journal::new(Limit { entries: 10, bytes: 3 }), Arc::new(()));
+        let (_, _follow) = journal.follow();
+        for _ in 0..100 {
+            journal.push(Arc::clone(&entry));
+        }
+        assert_eq!(Arc::strong_count(&entry) - 1, 3, "what the journal keeps, and no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_is_woken_by_what_comes_while_it_waits() {
+        let journal = Journal::new(Limit { entries: 2, bytes: 10 });
+        let (_, mut follow) = journal.follow();
+        let push = async {
+            tokio::task::yield_now().await;
+            journal.push("one");
+        };
+        let (followed, ()) = tokio::join!(follow.next(), push);
+        assert!(matches!(followed, Some(Followed::Entry(Numbered { number: 1, entry: "one" }))));
     }
 }

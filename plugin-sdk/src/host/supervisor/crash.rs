@@ -90,7 +90,8 @@ impl CrashReport {
 
 impl Weigh for CrashReport {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.stderr.iter().map(|line| line.len() + size_of::<String>()).sum::<usize>()
+        let stderr: usize = self.stderr.iter().map(|line| line.len() + size_of::<String>()).sum();
+        size_of::<Self>() + stderr + self.failure.text_bytes()
     }
 }
 

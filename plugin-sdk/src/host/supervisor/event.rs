@@ -143,8 +143,10 @@ impl Weigh for Event {
             EventKind::Refused { why, .. }
             | EventKind::SwapFailed { why }
             | EventKind::WarmUpFailed { why } => why.len(),
-            // The last words of a plugin are 200 lines of 500 characters at most.
-            EventKind::StartFailed { .. } => 4096,
+            EventKind::StartFailed { failure } | EventKind::Ended { failure, .. } => failure.text_bytes(),
+            EventKind::SwapStarted { program: Some(path) } | EventKind::CrashFile { path } => {
+                path.as_os_str().len()
+            }
             _ => 0,
         };
         size_of::<Self>() + text
@@ -192,5 +194,22 @@ impl Recorder {
             self.warned = Some((shown, now));
         }
         repeated
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::host::{LaunchError, StderrTail};
+
+    #[test]
+    fn what_a_plugin_has_said_last_counts_as_a_part_of_the_event() {
+        let stderr_tail = StderrTail { lines: vec!["x".repeat(500); 200], diagnosis: None };
+        let failure = Failure::Start(Arc::new(LaunchError::StdoutClosed { stderr_tail }));
+        let what = EventKind::StartFailed { failure };
+        let event = Event { at: SystemTime::now(), instance: None, what };
+        assert!(event.bytes() > 200 * 500, "{} bytes", event.bytes());
     }
 }

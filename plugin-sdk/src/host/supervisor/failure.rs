@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::PrepareError;
-use crate::host::{AttachError, Exit, ExitKind, HealthError, LaunchError};
+use crate::host::{AttachError, Exit, ExitKind, HealthError, LaunchError, StderrTail};
 use crate::one_line;
 
 /// Why an instance ended, or could not be started.
@@ -86,6 +86,14 @@ impl Failure {
                 _ => None,
             },
             Self::Attach(_) | Self::Prepare(_) | Self::Lost => None,
+        }
+    }
+
+    /// How much of the plugin's own words it holds.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Start(error) => error.stderr_tail().map_or(0, StderrTail::bytes),
+            Self::Attach(_) | Self::Prepare(_) | Self::Ended(_) | Self::Silent { .. } | Self::Lost => 0,
         }
     }
 
