@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
@@ -14,6 +15,11 @@ use crate::{PluginAddress, PortRange};
 
 /// How often a name that is taken is replaced by another.
 const ATTEMPTS: u32 = 16;
+
+/// How often, and with what time between, it is tried to listen at a path that somebody has: a service that is restarted finds
+/// its former process, which is ending.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// Longest path of a Unix socket, without the NUL that ends it: 107 bytes on Linux, 103 on macOS and the BSDs.
 pub(crate) const MAX_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -71,6 +77,12 @@ pub enum ListenError {
         /// Why not.
         source: io::Error,
     },
+    /// Something else has the path, and is not for this program to remove.
+    #[error("cannot listen on {}: it is there, and is not a socket", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
     /// The operating system refused the path.
     #[error("cannot listen on {}", path.display())]
     Path {
@@ -103,9 +115,11 @@ pub enum ListenError {
 /// A bound socket. The file of a Unix socket that was made here is removed with it.
 #[derive(Debug)]
 pub(crate) struct Listener {
+    /// Before the socket, since fields are dropped in this order: a file whose socket is closed looks abandoned, and whoever
+    /// replaces it would have its own removed.
+    _file: Option<SocketFile>,
     socket: Socket,
     address: PluginAddress,
-    _file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
@@ -164,19 +178,13 @@ impl Listener {
     }
 
     /// Listens at a path for this user, or for the members of a group as well. A socket that a dead process has left
-    /// there is replaced.
+    /// there is replaced; one of a process that is ending is waited for, a moment.
     pub(crate) async fn at_path(path: &Path, group: Option<&str>) -> Result<Self, ListenError> {
         let refused = |source| ListenError::Path { path: path.to_path_buf(), source };
         if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
             return Err(ListenError::PathTooLong { path: path.to_path_buf(), limit: MAX_SOCKET_PATH_BYTES });
         }
-        let socket = match UnixListener::bind(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path).await => {
-                std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
-            }
-            bound => bound,
-        };
-        let socket = socket.map_err(refused)?;
+        let socket = bind_path(path).await?;
         let file = SocketFile(path.to_path_buf());
         match group {
             Some(group) => give_to(group, path)?,
@@ -227,11 +235,52 @@ impl Listener {
     }
 }
 
-/// Whether a path is a socket that nobody listens on.
-async fn is_abandoned(path: &Path) -> bool {
-    let refused = tokio::net::UnixStream::connect(path).await.err();
-    refused.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        && std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+/// Binds a path, in place of what a dead process has left there.
+async fn bind_path(path: &Path) -> Result<UnixListener, ListenError> {
+    let refused = |source| ListenError::Path { path: path.to_path_buf(), source };
+    let mut looks = 0;
+    loop {
+        match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && looks < LOOKS => looks += 1,
+            bound => return bound.map_err(refused),
+        }
+        match Holder::of(path).await {
+            Holder::Nobody => {}
+            Holder::Dead => match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
+                _ => {}
+            },
+            Holder::Alive => tokio::time::sleep(BETWEEN_LOOKS).await,
+            Holder::Other => return Err(ListenError::NotASocket { path: path.to_path_buf() }),
+        }
+    }
+}
+
+/// Who has a path that is to be listened at.
+#[derive(Debug, PartialEq, Eq)]
+enum Holder {
+    /// It is free again.
+    Nobody,
+    /// It is a socket that nobody listens on.
+    Dead,
+    Alive,
+    /// It is no socket.
+    Other,
+}
+
+impl Holder {
+    async fn of(path: &Path) -> Self {
+        let answer = tokio::net::UnixStream::connect(path).await;
+        // Looked at afterwards, so that a socket whose file was removed first, as is done here, is nobody's.
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) if !metadata.file_type().is_socket() => Self::Other,
+            Ok(_) => match answer {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Self::Dead,
+                _ => Self::Alive,
+            },
+            Err(_) => Self::Nobody,
+        }
+    }
 }
 
 /// The path of a socket; removed with this value.
@@ -374,8 +423,47 @@ mod tests {
         drop(listener);
         assert!(!path.exists());
         std::fs::write(&path, "not a socket").unwrap();
-        assert!(matches!(Listener::at_path(&path, None).await, Err(ListenError::Path { .. })));
+        assert!(matches!(Listener::at_path(&path, None).await, Err(ListenError::NotASocket { .. })));
         assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_restarted_waits_for_the_end_of_its_former_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let former = UnixListener::bind(&path).unwrap();
+        let ending = async {
+            // It has been looked at, and found alive.
+            former.accept().await.unwrap();
+            drop(former);
+        };
+        let (listener, ()) = tokio::join!(Listener::at_path(&path, None), ending);
+        assert_eq!(listener.unwrap().address(), PluginAddress::Unix(path));
+    }
+
+    #[test]
+    fn a_listener_that_is_dropped_is_never_taken_for_abandoned() {
+        let run_time = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..300 {
+            let path = dir.path().join(round.to_string());
+            let run_time_of_it = run_time();
+            let listener = run_time_of_it.block_on(Listener::at_path(&path, None)).unwrap();
+            let (begin, looked) = std::sync::mpsc::channel();
+            let looker = std::thread::spawn(move || {
+                run_time().block_on(async {
+                    loop {
+                        match Holder::of(&path).await {
+                            Holder::Alive => _ = begin.send(()),
+                            holder => return holder,
+                        }
+                    }
+                })
+            });
+            looked.recv().unwrap();
+            drop(listener);
+            assert_eq!(looker.join().unwrap(), Holder::Nobody, "in round {round}");
+        }
     }
 
     #[tokio::test]
