@@ -511,7 +511,10 @@ struct Knocker {
 impl Dial for Knocker {
     async fn dial(&self) -> Result<Stream, BrokerError> {
         match &self.broker.0.means.mux {
-            Some(mux) => mux.dial(self.broker.knock(self.id)).await,
+            Some(mux) => {
+                let Self { broker, id } = self.clone();
+                mux.dial(async move { broker.knock(id).await }).await
+            }
             None => Err(BrokerError::Closed),
         }
     }

@@ -59,13 +59,59 @@ impl Mux {
     }
 
     /// Opens a stream, after `agree` has agreed with the peer on what it is for.
-    pub(crate) async fn dial<E: From<io::Error>>(
+    ///
+    /// Once that has begun it goes on though this is dropped, and the stream, which nobody wants, is closed: the peer would
+    /// take the next one for it.
+    pub(crate) async fn dial<E: From<io::Error> + Send + 'static>(
         &self,
-        agree: impl Future<Output = Result<(), E>>,
+        agree: impl Future<Output = Result<(), E>> + Send + 'static,
     ) -> Result<Stream, E> {
-        let mut control = self.dialling.lock().await;
-        agree.await?;
-        let opened = control.open_stream().await.map_err(io::Error::other)?;
-        Ok(Stream::Mux(MuxStream::new(opened)))
+        let mut control = Arc::clone(&self.dialling).lock_owned().await;
+        let opening = tokio::spawn(async move {
+            agree.await?;
+            let opened = control.open_stream().await.map_err(io::Error::other)?;
+            Ok(Stream::Mux(MuxStream::new(opened)))
+        });
+        opening.await.map_err(io::Error::other)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::transport::UnixSocket;
+
+    #[tokio::test]
+    async fn a_dial_that_is_dropped_leaves_the_next_one_its_own_stream() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let stream = |socket| Stream::Unix(UnixSocket::new(socket).unwrap());
+        let (host, _none) = Mux::client(stream(near));
+        let (_plugin, mut streams) = Mux::server(stream(far));
+
+        let (ask, mut asked) = oneshot::channel();
+        let (agree, agreed) = oneshot::channel();
+        let dropped = host.dial::<io::Error>(async {
+            let _ = ask.send(());
+            let _ = agreed.await;
+            Ok(())
+        });
+        tokio::select! {
+            _ = &mut asked => {}
+            _ = dropped => panic!("nothing was agreed on"),
+        }
+        // Now the peer takes the next stream for the first.
+        let _ = agree.send(());
+        let mut next = host.dial::<io::Error>(std::future::ready(Ok(()))).await.unwrap();
+        next.write_all(b"next").await.unwrap();
+        next.flush().await.unwrap();
+        let mut said = [0; 4];
+        // Closed or reset, and empty.
+        assert_eq!(streams.recv().await.unwrap().read(&mut said).await.unwrap_or(0), 0);
+        streams.recv().await.unwrap().read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"next");
     }
 }
