@@ -44,6 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// has just given up would have the next stream, which is for another, taken for his.
 const KNOCK_LIMIT: Duration = Duration::from_millis(4_000);
 
+/// How long a connection may take to be made, TLS included: longer than the answer to a knock, which is a part of it.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
 /// Messages on their way to the peer.
 const OUTGOING: usize = 64;
 
@@ -292,7 +295,14 @@ impl Broker {
     }
 
     async fn connect(&self, dial: impl Dial) -> Result<Channel, BrokerError> {
-        channel(dial, self.0.means.tls.clone()).await.map_err(BrokerError::Connect)
+        let connected = channel(dial, self.0.means.tls.clone());
+        tokio::select! {
+            connected = tokio::time::timeout(CONNECT_LIMIT, connected) => match connected {
+                Ok(connected) => connected.map_err(BrokerError::Connect),
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes it and does not answer").into()),
+            },
+            () = self.0.closed.cancelled() => Err(BrokerError::Closed),
+        }
     }
 
     /// Serves one `StartStream` call: what comes in is worked on until it ends, what goes out is in the receiver.
@@ -692,6 +702,33 @@ mod tests {
     fn knock(id: u32) -> ConnInfo {
         let knock = Knock { knock: true, ..Knock::default() };
         ConnInfo { service_id: id, knock: Some(knock), ..ConnInfo::default() }
+    }
+
+    #[cfg(feature = "host")]
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_the_connection_and_says_nothing_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("silent");
+        let _silent = tokio::net::UnixListener::bind(&path).unwrap();
+        let own = crate::transport::Identity::generate().unwrap();
+        let tls = Tls::pinned(&own, own.certificate().clone()).unwrap();
+        let place = Place::Tcp { ports: None };
+        let means = Means { place, tls: Some(tls), mux: None, translation: Translation::default() };
+        let broker = Broker::new(means, &CancellationToken::new());
+        let address = path.display().to_string();
+        let announced = |id| ConnInfo { address: address.clone(), ..announcement(id) };
+        broker.ledger().receive(announced(1), Instant::now());
+        let dialled = tokio::time::timeout(2 * CONNECT_LIMIT, broker.dial(1)).await.expect("it ends in time");
+        let Err(BrokerError::Io(error)) = dialled else { panic!("{dialled:?}") };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+        broker.ledger().receive(announced(2), Instant::now());
+        let close = async {
+            tokio::task::yield_now().await;
+            broker.close();
+        };
+        let (dialled, ()) = tokio::join!(broker.dial(2), close);
+        assert!(matches!(dialled, Err(BrokerError::Closed)), "{dialled:?}");
     }
 
     #[tokio::test(start_paused = true)]
