@@ -19,8 +19,8 @@ async fn serving(handle: &PluginHandle, before: Option<u32>) -> u32 {
     };
     let mut status = handle.status();
     let reached = status.wait_for(|status| next(&status.state).is_some());
-    let status = tokio::time::timeout(LIMIT, reached).await.expect("it serves in time").unwrap().clone();
-    next(&status.state).unwrap()
+    let reached = tokio::time::timeout(LIMIT, reached).await.expect("it serves in time");
+    next(&reached.expect("the supervisor is there").state).expect("it serves")
 }
 
 #[tokio::test]

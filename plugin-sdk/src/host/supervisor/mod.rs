@@ -502,7 +502,7 @@ impl PluginHandle {
     }
 
     /// Ends the plugin. It stays ended until it is started. An instance that another has taken over from is ended with it,
-    /// whatever calls it has.
+    /// whatever calls it has. Reloads that wait are superseded.
     ///
     /// # Errors
     /// [`OrderError::Superseded`] if somebody starts it meanwhile.
