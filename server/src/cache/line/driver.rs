@@ -337,8 +337,7 @@ impl Driver {
         if miscounted.got > 0 {
             return self.complain(miscounted);
         }
-        // As the contract has it for lookups that have failed.
-        self.faults.tell(Failing::Lookups, self.known.instance(), Code::Internal, None, Instant::now());
+        self.faults.tell_wordless(self.known.instance(), Instant::now());
     }
 
     /// Logs nonsense, once for each instance.
@@ -351,7 +350,7 @@ impl Driver {
     fn tell_errors(&self, errors: &[SetError]) {
         for SetError { code, message, .. } in errors {
             let code = Code::from(*code);
-            self.faults.tell(Failing::Stores, self.known.instance(), code, Some(message), Instant::now());
+            self.faults.tell(Failing::Stores, self.known.instance(), code, message, Instant::now());
         }
     }
 
