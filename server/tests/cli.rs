@@ -68,8 +68,10 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn help_shows_no_secrets_that_plugins_are_given() {
-    let variables =
-        [("FIB_CACHE_PLUGIN_ARG", "--url=redis://:hunter2@host"), ("FIB_CACHE_PLUGIN_ENV", "PASSWORD=hunter2")];
+    let variables = [
+        ("FIB_CACHE_PLUGIN_ARG", "--url=redis://:hunter2@host"),
+        ("FIB_CACHE_PLUGIN_ENV", "PASSWORD=hunter2"),
+    ];
     let output = run(&["--help"], &variables);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("FIB_CACHE_PLUGIN_ARG") && !text.contains("hunter2"), "{text}");

@@ -82,7 +82,8 @@ impl RuntimeDir {
 
     /// Whether its path leads to it.
     pub(crate) fn is_there(&self) -> bool {
-        let there = rustix::fs::lstat(&self.path).and_then(|found| Ok((found, rustix::fs::fstat(&self.lock)?)));
+        let there =
+            rustix::fs::lstat(&self.path).and_then(|found| Ok((found, rustix::fs::fstat(&self.lock)?)));
         there.is_ok_and(|(found, held)| (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino))
     }
 

@@ -81,11 +81,9 @@ impl Fault {
             Self::Unreachable(_) | Self::Lost | Self::Loading | Self::TooManyClients => Code::Unavailable,
             Self::TimedOut(_) => Code::DeadlineExceeded,
             // Nothing helps until somebody changes something about Redis, or about the user there.
-            Self::ReadOnly
-            | Self::LoggedOut
-            | Self::NoDatabase
-            | Self::NotPermitted
-            | Self::CannotSave => Code::FailedPrecondition,
+            Self::ReadOnly | Self::LoggedOut | Self::NoDatabase | Self::NotPermitted | Self::CannotSave => {
+                Code::FailedPrecondition
+            }
             Self::Full => Code::ResourceExhausted,
             Self::Refused(name) => match name.as_str() {
                 "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "NOREPLICAS" | "TRYAGAIN" => Code::Unavailable,

@@ -24,7 +24,10 @@ pub(super) fn check(args: &Args) -> Result<Option<CacheConfig>, ConfigError> {
         (None, None) => return Ok(None),
         (Some(wanted), _) => Supervisor::launch(launch(args, wanted, variables)?),
         (None, Some(_)) if args.plugin_watch => {
-            return Err(wrong("--plugin-watch", "the file of a plugin that somebody else runs is not known".into()));
+            return Err(wrong(
+                "--plugin-watch",
+                "the file of a plugin that somebody else runs is not known".into(),
+            ));
         }
         (None, Some(address)) => Supervisor::attach(attach(address)?.timeout(args.plugin_start_timeout)),
     };

@@ -68,7 +68,9 @@ impl Queue {
             loop {
                 // For one line at a time, as others may write to the same pipe. An error means that nobody reads it any more.
                 let write = |line: &[u8]| _ = io::stderr().write_all(line);
-                writer.write_next(write, |dropped| warn!(dropped, "log lines were dropped, as stderr was not read"));
+                writer.write_next(write, |dropped| {
+                    warn!(dropped, "log lines were dropped, as stderr was not read")
+                });
             }
         })?;
         Ok((queue.clone(), Flush(queue)))

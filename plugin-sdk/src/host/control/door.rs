@@ -37,10 +37,7 @@ pub(super) struct Door {
 }
 
 /// A door, and those who have come through. The latter are cut off with `cut`.
-pub(super) fn open(
-    socket: Socket,
-    cut: CancellationToken,
-) -> (Door, ReceiverStream<io::Result<Visitor>>) {
+pub(super) fn open(socket: Socket, cut: CancellationToken) -> (Door, ReceiverStream<io::Result<Visitor>>) {
     let (ready, visitors) = mpsc::channel(1);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     (Door { socket, places, ready, cut }, ReceiverStream::new(visitors))

@@ -189,12 +189,7 @@ impl Drop for ControlServer {
     }
 }
 
-async fn serve(
-    socket: Socket,
-    plugins: Vec<PluginHandle>,
-    options: ControlOptions,
-    stop: CancellationToken,
-) {
+async fn serve(socket: Socket, plugins: Vec<PluginHandle>, options: ControlOptions, stop: CancellationToken) {
     // Cuts off, at the end, those who do not go.
     let cut = CancellationToken::new();
     let _cut = cut.clone().drop_guard();

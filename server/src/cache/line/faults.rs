@@ -41,14 +41,7 @@ struct Fault {
 
 impl Faults {
     /// Logs what this instance of the plugin has said of what it fails at, if that is news.
-    pub(super) fn tell(
-        &self,
-        failing: Failing,
-        instance: Option<u64>,
-        code: Code,
-        said: &str,
-        now: Instant,
-    ) {
+    pub(super) fn tell(&self, failing: Failing, instance: Option<u64>, code: Code, said: &str, now: Instant) {
         if !self.is_news(failing, instance, code, now) {
             return;
         }
