@@ -37,7 +37,6 @@ impl Log {
     }
 
     /// Reads nothing, but for the next line, as long as the guard is there.
-    #[must_use]
     pub fn hold(&self) -> MutexGuard<'_, ()> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
