@@ -63,7 +63,7 @@ impl Faults {
     /// Logs that this instance has failed lookups without a word, as the contract has it for a batch, if that is news.
     pub(super) fn tell_wordless(&self, instance: Option<u64>, now: Instant) {
         if self.is_news(Failing::Lookups, instance, Code::Internal, now) {
-            warn!("the cache plugin fails to look up; why is for its own log to say");
+            warn!("the cache plugin fails to look up");
         }
     }
 
