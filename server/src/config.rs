@@ -161,10 +161,11 @@ impl Config {
         Self::check(Args::from_arg_matches(&matches)?, modern.warnings)
     }
 
-    fn check(args: Args, warnings: Vec<String>) -> Result<Self, ConfigError> {
+    fn check(args: Args, mut warnings: Vec<String>) -> Result<Self, ConfigError> {
         if args.host.is_empty() {
             return Err(ConfigError::Value { flag: "--host", problem: "must not be empty".into() });
         }
+        warnings.extend(plugin::warnings(&args));
         Ok(Self {
             cache: plugin::check(&args)?,
             control: args.control,
@@ -358,6 +359,29 @@ mod tests {
         let config =
             parse(&["--cache-plugin-path=/bin/true", "--cache-plugin-env", "PASSWORD=hunter2"]).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn flags_without_an_effect_are_told() {
+        let attach = "--cache-plugin-attach=unix:/x";
+        let all = ["--cache-plugin-arg=x", "--cache-plugin-env=A=b", "--plugin-watch", "--plugin-lazy"];
+        let named = |args: &[&str]| -> Vec<String> {
+            let warnings = parse(args).unwrap().warnings.into_iter();
+            warnings.map(|warning| warning.split(' ').next().unwrap_or_default().to_owned()).collect()
+        };
+        assert_eq!(
+            named(&all),
+            ["--cache-plugin-arg", "--cache-plugin-env", "--plugin-watch", "--plugin-lazy"]
+        );
+        assert_eq!(named(&[&all[..], &["--cache-plugin-path=/bin/true"]].concat()), [""; 0]);
+        // An attached plugin that is lazy is connected to with the first request.
+        assert_eq!(named(&[attach, all[0], all[1], all[3]]), ["--cache-plugin-arg", "--cache-plugin-env"]);
+    }
+
+    #[test]
+    fn attached_plugin_has_the_start_timeout_to_answer() {
+        let config = parse(&["--cache-plugin-attach=unix:/x", "--plugin-start-timeout=1234567ms"]).unwrap();
+        assert!(format!("{:?}", config.cache).contains("1234.567s"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Log lines on stderr, for people or as JSON.
 
+mod queue;
+
 use std::{
     env,
     io::{self, IsTerminal},
@@ -7,15 +9,24 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, filter::ParseError, reload};
 
+pub use self::queue::Flush;
+use self::queue::Queue;
 use crate::config::{LogConfig, LogFormat, LogLevel};
 
 /// Libraries whose own lines are of no use below a warning: each request would give dozens.
 const CHATTY: [&str; 5] = ["h2", "hyper", "hyper_util", "tonic", "tower"];
 
-/// `RUST_LOG` is no list of filters. The operator's move.
+/// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]
-#[error("RUST_LOG is not understood")]
-pub struct FilterError(#[from] ParseError);
+#[non_exhaustive]
+pub enum InitError {
+    /// `RUST_LOG` is no list of filters. The operator's move.
+    #[error("RUST_LOG is not understood")]
+    Filter(#[from] ParseError),
+    /// The system has no thread for it.
+    #[error("cannot start a thread for the log")]
+    Thread(#[source] io::Error),
+}
 
 /// Changes what is logged, while the program runs.
 pub struct LevelControl(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
@@ -39,14 +50,17 @@ impl LevelControl {
     }
 }
 
-/// Sends what the program logs from now on to stderr. To be called once.
-pub fn init(config: &LogConfig) -> Result<LevelControl, FilterError> {
+/// Sends what the program logs from now on to stderr, without ever waiting for it. To be called once. What is logged just
+/// before the end is only sure to be written if the [`Flush`] is dropped after it.
+pub fn init(config: &LogConfig) -> Result<(LevelControl, Flush), InitError> {
+    let filter = filter(config.level)?;
+    let (queue, flush) = Queue::to_stderr().map_err(InitError::Thread)?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(config.level)?)
-        .with_writer(io::stderr)
+        .with_env_filter(filter)
+        .with_writer(queue)
         // It would be reported with `eprintln!`, which panics if nobody reads stderr any more.
         .log_internal_errors(false);
-    Ok(match config.format {
+    let level = match config.format {
         LogFormat::Text => {
             let builder = builder.with_ansi(wants_colour()).with_filter_reloading();
             let handle = builder.reload_handle();
@@ -59,10 +73,11 @@ pub fn init(config: &LogConfig) -> Result<LevelControl, FilterError> {
             builder.init();
             LevelControl(Box::new(move |filter| handle.reload(filter)))
         }
-    })
+    };
+    Ok((level, flush))
 }
 
-fn filter(level: LogLevel) -> Result<EnvFilter, FilterError> {
+fn filter(level: LogLevel) -> Result<EnvFilter, ParseError> {
     match env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => Ok(EnvFilter::try_new(directives)?),
         _ => Ok(EnvFilter::try_new(directives(level))?),

@@ -18,7 +18,7 @@ use fib_server::{
     compute::Pool,
     config::ConfigError,
     descriptors,
-    logging::{self, LevelControl},
+    logging::{self, InitError, LevelControl},
 };
 use plugin_sdk::{host::ControlOptions, one_line};
 use tokio::runtime::{Builder, Runtime};
@@ -48,8 +48,12 @@ fn main() -> ExitCode {
         }
         Err(error) => return refuse(&error),
     };
-    let level = match logging::init(&config.log) {
-        Ok(level) => level,
+    let (level, _flush) = match logging::init(&config.log) {
+        Ok(log) => log,
+        Err(error @ InitError::Thread(_)) => {
+            tell(&error);
+            return ExitCode::FAILURE;
+        }
         Err(error) => return refuse(&error),
     };
     for warning in &config.warnings {
@@ -80,11 +84,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line, before there is a log.
 fn refuse(error: &(dyn Error + 'static)) -> ExitCode {
+    tell(error);
+    ExitCode::from(USAGE)
+}
+
+/// One line, before there is a log.
+fn tell(error: &(dyn Error + 'static)) {
     // If stderr is closed there is nobody to tell.
     let _ = writeln!(io::stderr(), "fib-server: {}", one_line(error));
-    ExitCode::from(USAGE)
 }
 
 fn runtime(config: &Config) -> io::Result<Runtime> {

@@ -50,6 +50,11 @@ fn switches_are_variables_too() {
         let variables = [("FIB_PLUGIN_WATCH", value), ("FIB_PLUGIN_LAZY", value)];
         assert_eq!(run(&["--host=256.0.0.1"], &variables).status.code(), Some(1), "{value}");
     }
+    for (value, code) in [("0", 1), ("no", 1), ("yes", 2)] {
+        let attached = ["--host=256.0.0.1", "--cache-plugin-attach=unix:/x"];
+        let output = run(&attached, &[("FIB_PLUGIN_WATCH", value)]);
+        assert_eq!(output.status.code(), Some(code), "{value}: {output:?}");
+    }
 }
 
 #[test]
@@ -59,6 +64,17 @@ fn help_and_version_are_no_errors() {
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{flag}");
         assert!(!output.stdout.is_empty(), "{flag}");
     }
+}
+
+#[test]
+fn help_shows_no_secrets_that_plugins_are_given() {
+    let variables = [
+        ("FIB_CACHE_PLUGIN_ARG", "--url=redis://:hunter2@host"),
+        ("FIB_CACHE_PLUGIN_ENV", "PASSWORD=hunter2"),
+    ];
+    let output = run(&["--help"], &variables);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("FIB_CACHE_PLUGIN_ARG") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]

@@ -65,6 +65,23 @@ fn ten_thousand_idle_connections_or_what_the_hard_limit_allows_keep_nobody_out()
 }
 
 #[test]
+fn that_all_connections_are_taken_is_one_warning() {
+    let server = Server::start(["--max-connections=2"]);
+    let idle = connect(&server, 2);
+    let warnings =
+        || server.log().lines().iter().filter(|line| line.message().contains("--max-connections")).count();
+    wait_until("a warning", || warnings() > 0);
+    idle.into_iter().for_each(drop);
+    for _ in 0..5 {
+        let (one, other) = (connect(&server, 1), connect(&server, 1));
+        drop(one);
+        assert_eq!(server.fib(10).status, 200);
+        drop(other);
+    }
+    assert_eq!(warnings(), 1);
+}
+
+#[test]
 fn want_of_descriptors_is_one_warning_until_it_is_over() {
     const WARNING: &str = "cannot accept connections, trying again and again";
     let server = Server::start::<&str>([]);

@@ -201,6 +201,18 @@ fn crash_leaves_a_report_in_a_file() {
 }
 
 #[test]
+fn plugin_and_operators_come_back_though_the_users_runtime_directory_had_gone() {
+    let server = Server::start_with_plugin(["--cache-plugin-path=memory"]);
+    let first = server.plugin_pid();
+    server.lose_files();
+    process::signal(first, Signal::KILL);
+    server.wait_for_plugin_after(first);
+    server.wait_for_hit(13);
+    wait_until("operators to reach it again", || server.pluginctl("status").1 == Some(0));
+    assert!(!server.log().lines().iter().any(|line| line.message().contains("left behind")));
+}
+
+#[test]
 fn lazy_plugin_is_started_by_the_first_request_which_waits_for_it() {
     let server = Server::start(["--cache-plugin-path=memory", "--plugin-lazy", PATIENCE]);
     assert_eq!(server.plugin_state(), "stopped", "to look at it does not start it");

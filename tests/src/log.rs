@@ -12,6 +12,7 @@ use serde_json::Value;
 #[derive(Clone, Default)]
 pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
+    reading: Arc<Mutex<()>>,
     hanging_up: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
 }
@@ -23,6 +24,7 @@ impl Log {
         let writer = log.clone();
         thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                drop(writer.hold());
                 writer.lock().push(String::from_utf8_lossy(&line).into_owned());
                 if writer.hanging_up.load(Ordering::Relaxed) {
                     break;
@@ -32,6 +34,11 @@ impl Log {
             writer.ended.store(true, Ordering::Relaxed);
         });
         log
+    }
+
+    /// Reads nothing, but for the next line, as long as the guard is there.
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the reading end after the next line.
@@ -91,6 +98,11 @@ impl Line {
     /// The kind of event, of lines about the plugin's life.
     pub fn event(&self) -> &str {
         self.0["event"].as_str().unwrap_or_default()
+    }
+
+    /// A field that is a number.
+    pub fn number(&self, field: &str) -> Option<u64> {
+        self.0[field].as_u64()
     }
 
     /// What happened.

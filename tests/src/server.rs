@@ -258,6 +258,14 @@ impl Server {
         files
     }
 
+    /// Removes its temporary files, as the end of a user's session does with the runtime directory, and lets there be a new
+    /// session.
+    pub fn lose_files(&self) {
+        let directory = temporary_files(&self.directory);
+        std::fs::remove_dir_all(&directory).expect("it can be removed");
+        std::fs::create_dir(&directory).expect("a directory can be made");
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         process::signal(self.pid(), signal);

@@ -48,12 +48,13 @@ const NAME_FILE: &str = "host";
 #[derive(Debug)]
 pub(crate) struct RuntimeDir {
     path: PathBuf,
-    /// Locked as long as it is open, that is until this process ends, however it does.
-    _lock: OwnedFd,
+    /// The directory, locked as long as it is open, that is until this process ends, however it does.
+    lock: OwnedFd,
 }
 
 impl RuntimeDir {
-    /// The directory of this process: the one that somebody holds, or else a new one.
+    /// The directory of this process: the one that somebody holds, if it is still there, or else a new one. It may have gone
+    /// with the user's runtime directory, when the user has logged out.
     ///
     /// The first call has the leavings of dead hosts swept up, by a thread of its own.
     pub(crate) fn of_this_process() -> io::Result<Arc<Self>> {
@@ -64,12 +65,26 @@ impl RuntimeDir {
             let _ = std::thread::Builder::new().name("plugin-sweep".to_owned()).spawn(sweep);
         });
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dir) = held.upgrade() {
+        Self::held_or_new(&mut held, base::candidates)
+    }
+
+    fn held_or_new(
+        held: &mut Weak<Self>,
+        candidates: impl FnOnce() -> Vec<base::Base>,
+    ) -> io::Result<Arc<Self>> {
+        if let Some(dir) = held.upgrade().filter(|dir| dir.is_there()) {
             return Ok(dir);
         }
-        let dir = Arc::new(Self::create(&base::candidates())?);
+        let dir = Arc::new(Self::create(&candidates())?);
         *held = Arc::downgrade(&dir);
         Ok(dir)
+    }
+
+    /// Whether its path leads to it.
+    pub(crate) fn is_there(&self) -> bool {
+        let there =
+            rustix::fs::lstat(&self.path).and_then(|found| Ok((found, rustix::fs::fstat(&self.lock)?)));
+        there.is_ok_and(|(found, held)| (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -84,7 +99,8 @@ impl RuntimeDir {
             match Self::create_in(base) {
                 Ok(dir) => return Ok(dir),
                 Err(error) => {
-                    tracing::warn!(%error, "a place for the host's directory is passed over");
+                    let dir = base.path().display();
+                    tracing::warn!(%dir, %error, "a place for the host's directory is passed over");
                     failure.get_or_insert(error);
                 }
             }
@@ -116,7 +132,7 @@ impl RuntimeDir {
                     return Err(error);
                 }
             };
-            let dir = Self { path, _lock: lock };
+            let dir = Self { path, lock };
             dir.write_name()?;
             return Ok(dir);
         }
@@ -226,6 +242,28 @@ mod tests {
         assert!(RuntimeDir::create(&[]).is_err());
         let missing = vec![Base::new("/no/such/base".into())];
         assert_eq!(RuntimeDir::create(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn one_that_has_gone_with_its_base_is_replaced_by_one_in_the_next_base() {
+        let home = tempfile::tempdir().unwrap();
+        let [session, temporary] = ["session", "temporary"].map(|name| home.path().join(name));
+        let (mut held, candidates) =
+            (Weak::new(), || [&session, &temporary].map(|dir| Base::new(dir.join("plugin-hosts"))).into());
+        for dir in [&session, &temporary] {
+            std::fs::create_dir(dir).unwrap();
+        }
+        let log = plugin_testkit::Logged::begin();
+        let old = RuntimeDir::held_or_new(&mut held, candidates).unwrap();
+        assert_eq!(RuntimeDir::held_or_new(&mut held, candidates).unwrap().path(), old.path());
+        std::fs::remove_dir_all(&session).unwrap();
+        let new = RuntimeDir::held_or_new(&mut held, candidates).unwrap();
+        assert!(new.path().starts_with(&temporary) && new.is_there() && !old.is_there());
+        assert_eq!(RuntimeDir::held_or_new(&mut held, candidates).unwrap().path(), new.path());
+        let passed_over = log.lines();
+        drop(old);
+        assert_eq!(log.lines().len(), passed_over.len(), "what is gone is not left behind");
+        assert!(new.is_there());
     }
 
     #[test]

@@ -100,9 +100,12 @@ fn sweep_base(base: &Path) -> usize {
     dead.len()
 }
 
-/// Removes a host's directory, never following a symbolic link, and the base if that was the last.
+/// Removes a host's directory if it is there, never following a symbolic link, and the base if that was the last.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    std::fs::remove_dir_all(dir)?;
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     if let Some(base) = dir.parent() {
         // It fails as long as there are others.
         let _ = std::fs::remove_dir(base);

@@ -45,12 +45,14 @@ impl Drop for SocketDir {
     }
 }
 
-/// Removes a directory and the files in it.
+/// Removes a directory and the files in it, if it is there.
 pub(super) fn remove_flat(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let _ = std::fs::remove_file(entry.path());
     }
-    if let Err(error) = std::fs::remove_dir(dir) {
+    if let Err(error) = std::fs::remove_dir(dir)
+        && error.kind() != io::ErrorKind::NotFound
+    {
         tracing::warn!(dir = %dir.display(), %error, "the plugin's socket directory is left behind");
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     ReadOnly,
     #[error("Redis does not accept the user or the password, or wants one")]
     LoggedOut,
+    #[error("Redis has no database of the number in the URL")]
+    NoDatabase,
     #[error("the Redis user may not use this command or these keys")]
     NotPermitted,
     #[error("Redis cannot save its data, and takes no more until it can")]
@@ -79,7 +81,7 @@ impl Fault {
             Self::Unreachable(_) | Self::Lost | Self::Loading | Self::TooManyClients => Code::Unavailable,
             Self::TimedOut(_) => Code::DeadlineExceeded,
             // Nothing helps until somebody changes something about Redis, or about the user there.
-            Self::ReadOnly | Self::LoggedOut | Self::NotPermitted | Self::CannotSave => {
+            Self::ReadOnly | Self::LoggedOut | Self::NoDatabase | Self::NotPermitted | Self::CannotSave => {
                 Code::FailedPrecondition
             }
             Self::Full => Code::ResourceExhausted,

@@ -22,7 +22,12 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         })?;
     }
     if settings.db() != 0 {
-        ask(&mut stream, redis::cmd("SELECT").arg(settings.db())).await?;
+        let select = ask(&mut stream, redis::cmd("SELECT").arg(settings.db())).await;
+        select.map_err(|fault| match fault {
+            // Redis has no name for it, nor for that there is but one, as in a cluster.
+            Fault::Refused(name) if name == "ERR" => Fault::NoDatabase,
+            fault => fault,
+        })?;
     }
     ask(&mut stream, &redis::cmd("PING")).await.or_else(Fault::after_ping)?;
     // Nothing is left in it: Redis speaks when it is asked.
@@ -86,7 +91,8 @@ mod tests {
             (all, "+OK\r\n+OK\r\n+PONG\r\n", Ok(())),
             (all, "-WRONGPASS no\r\n", Err(Fault::LoggedOut)),
             (all, "-ERR AUTH called without any password configured\r\n", Err(Fault::LoggedOut)),
-            (all, "+OK\r\n-ERR DB index is out of range\r\n", refused("ERR")),
+            (all, "+OK\r\n-ERR DB index is out of range\r\n", Err(Fault::NoDatabase)),
+            (all, "+OK\r\n-ERR SELECT is not allowed in cluster mode\r\n", Err(Fault::NoDatabase)),
             (all, "+OK\r\n-NOPERM no\r\n", Err(Fault::NotPermitted)),
             (all, "+OK\r\n", Err(Fault::Lost)),
             (plain, "HTTP/1.1 400 Bad Request\r\n", Err(Fault::Nonsense)),

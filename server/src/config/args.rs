@@ -85,7 +85,13 @@ pub(super) struct Args {
     pub(super) cache_plugin_checksum: Option<String>,
 
     /// Argument for the cache plugin; may be given many times. The variable holds one argument.
-    #[arg(long, env = "FIB_CACHE_PLUGIN_ARG", value_name = "ARG", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        env = "FIB_CACHE_PLUGIN_ARG",
+        value_name = "ARG",
+        allow_hyphen_values = true,
+        hide_env_values = true
+    )]
     pub(super) cache_plugin_arg: Vec<String>,
 
     /// Environment variable for the cache plugin; may be given many times. FIB_CACHE_PLUGIN_ENV holds one. Its value
@@ -97,7 +103,7 @@ pub(super) struct Args {
     #[arg(long, env = "FIB_PLUGIN_DIR", value_name = "DIR")]
     pub(super) plugin_dir: Option<PathBuf>,
 
-    /// Time a plugin has to become ready once started.
+    /// Time a plugin has to become ready once started, or to answer once connected to.
     #[arg(long, env = "FIB_PLUGIN_START_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "10s")]
     pub(super) plugin_start_timeout: Duration,
 
@@ -143,12 +149,7 @@ pub(super) struct Args {
     pub(super) plugin_drain: Duration,
 
     /// Have a new instance take over whenever the plugin's file has changed, and start a plugin anew that was given up.
-    #[arg(
-        long,
-        env = "FIB_PLUGIN_WATCH",
-        value_parser = BoolishValueParser::new(),
-        conflicts_with = "cache_plugin_attach"
-    )]
+    #[arg(long, env = "FIB_PLUGIN_WATCH", value_parser = BoolishValueParser::new())]
     pub(super) plugin_watch: bool,
 
     /// Start the plugin with the first request that needs it, and not with the server.

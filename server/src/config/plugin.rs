@@ -23,7 +23,13 @@ pub(super) fn check(args: &Args) -> Result<Option<CacheConfig>, ConfigError> {
     let supervisor = match (&args.cache_plugin_path, &args.cache_plugin_attach) {
         (None, None) => return Ok(None),
         (Some(wanted), _) => Supervisor::launch(launch(args, wanted, variables)?),
-        (None, Some(address)) => Supervisor::attach(attach(address)?),
+        (None, Some(_)) if args.plugin_watch => {
+            return Err(wrong(
+                "--plugin-watch",
+                "the file of a plugin that somebody else runs is not known".into(),
+            ));
+        }
+        (None, Some(address)) => Supervisor::attach(attach(address)?.timeout(args.plugin_start_timeout)),
     };
     let policy = RestartPolicy {
         restart: args.plugin_restart.into(),
@@ -53,6 +59,24 @@ pub(super) fn check(args: &Args) -> Result<Option<CacheConfig>, ConfigError> {
     }
     let (expiration, timeout) = (args.cache_expiration, args.cache_timeout);
     Ok(Some(CacheConfig { supervisor, expiration, timeout }))
+}
+
+/// Flags that have no effect, for the log.
+pub(super) fn warnings(args: &Args) -> Vec<String> {
+    let why = match (&args.cache_plugin_path, &args.cache_plugin_attach) {
+        (Some(_), _) => return Vec::new(),
+        (None, Some(_)) => "a plugin that somebody else runs",
+        (None, None) => "no plugin",
+    };
+    let is_attached = args.cache_plugin_attach.is_some();
+    let flags = [
+        ("--cache-plugin-arg", !args.cache_plugin_arg.is_empty()),
+        ("--cache-plugin-env", !args.cache_plugin_env.is_empty()),
+        ("--plugin-watch", args.plugin_watch && !is_attached),
+        ("--plugin-lazy", args.plugin_lazy && !is_attached),
+    ];
+    let given = flags.into_iter().filter(|(_, is_given)| *is_given);
+    given.map(|(flag, _)| format!("{flag} has no effect with {why}")).collect()
 }
 
 fn launch(args: &Args, wanted: &Path, variables: Vec<(&str, &str)>) -> Result<Launch, ConfigError> {

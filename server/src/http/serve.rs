@@ -54,6 +54,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// ends, and that is no news.
 const CALM: Duration = Duration::from_secs(2);
 
+/// Time without being full after which it is news that all connections are taken.
+const NOT_FULL: Duration = Duration::from_secs(60);
+
 /// How the draining ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
@@ -78,14 +81,19 @@ pub async fn serve(
     let server = Server::new(front, config);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
+    let limit = config.max_connections.get();
+    let mut last_full = None;
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => report(ended),
-            stream = listener.accept(), if connections.len() < config.max_connections.get() => {
+            stream = listener.accept(), if connections.len() < limit => {
                 connections.spawn(server.clone().connection(stream, graceful.watcher()));
+                if connections.len() == limit {
+                    tell_full(&mut last_full, limit, Instant::now());
+                }
             }
         }
     }
@@ -102,6 +110,14 @@ async fn cut(mut connections: JoinSet<()>) -> usize {
     let left = connections.len();
     connections.shutdown().await;
     left
+}
+
+/// Warns that others have to wait, once for a time in which that is so again and again.
+fn tell_full(last_full: &mut Option<Instant>, limit: usize, now: Instant) {
+    let is_news = last_full.replace(now).is_none_or(|last| last + NOT_FULL <= now);
+    if is_news {
+        warn!(limit, "as many connections are open as --max-connections allows; others wait until one ends");
+    }
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {

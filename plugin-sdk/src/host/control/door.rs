@@ -13,7 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use crate::transport::{Access, Listener, Stream, UnixSocket};
+use super::socket::Socket;
+use crate::transport::{Access, Stream, UnixSocket};
 
 /// Connections at once. One more is closed at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -29,29 +30,26 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// Lets clients in.
 pub(super) struct Door {
-    listener: Listener,
+    socket: Socket,
     places: Arc<Semaphore>,
     ready: mpsc::Sender<io::Result<Visitor>>,
     cut: CancellationToken,
 }
 
 /// A door, and those who have come through. The latter are cut off with `cut`.
-pub(super) fn open(
-    listener: Listener,
-    cut: CancellationToken,
-) -> (Door, ReceiverStream<io::Result<Visitor>>) {
+pub(super) fn open(socket: Socket, cut: CancellationToken) -> (Door, ReceiverStream<io::Result<Visitor>>) {
     let (ready, visitors) = mpsc::channel(1);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    (Door { listener, places, ready, cut }, ReceiverStream::new(visitors))
+    (Door { socket, places, ready, cut }, ReceiverStream::new(visitors))
 }
 
 impl Door {
     /// Lets in whoever comes until `stop`, then closes, which removes the socket.
-    pub(super) async fn run(self, stop: &CancellationToken) {
+    pub(super) async fn run(mut self, stop: &CancellationToken) {
         let mut coming = JoinSet::new();
         let accepting = async {
             loop {
-                match self.listener.accept().await {
+                match self.socket.accept().await {
                     Ok(Stream::Unix(socket)) => self.look_at(socket, &mut coming),
                     // It listens on nothing else.
                     Ok(_) => {}

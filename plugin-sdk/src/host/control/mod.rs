@@ -11,6 +11,7 @@ mod convert;
 mod door;
 mod feed;
 mod service;
+mod socket;
 mod usage;
 
 use std::error::Error;
@@ -34,6 +35,7 @@ use crate::control::plugin_control_server::PluginControlServer;
 use crate::runtime::RuntimeDir;
 use crate::transport::Listener;
 use service::Service;
+use socket::Socket;
 
 /// The largest request, in bytes. A path is the longest thing in one.
 const MAX_REQUEST_BYTES: usize = 64 << 10;
@@ -118,12 +120,11 @@ pub struct ControlServer {
     path: PathBuf,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    /// Removed after the socket that is in it.
-    _dir: Option<Arc<RuntimeDir>>,
 }
 
 impl ControlServer {
-    /// Serves on the socket `control` in the host's runtime directory, where `pluginctl` finds it by itself.
+    /// Serves on the socket `control` in the host's runtime directory, where `pluginctl` finds it by itself. If that directory
+    /// goes, as it does when its user logs out, it serves in another one some seconds later.
     ///
     /// # Errors
     /// If the socket cannot be made, or two plugins have the same name.
@@ -132,9 +133,7 @@ impl ControlServer {
     /// Outside of a tokio run time.
     pub async fn start(plugins: Vec<PluginHandle>, options: ControlOptions) -> Result<Self, ControlError> {
         let dir = RuntimeDir::of_this_process().map_err(ControlError::RuntimeDir)?;
-        let mut server = Self::start_at(dir.path().join(SOCKET_NAME), plugins, options).await?;
-        server._dir = Some(dir);
-        Ok(server)
+        Self::serve_at(dir.path().join(SOCKET_NAME), Some(dir), plugins, options).await
     }
 
     /// Serves on a socket at `path`, which only this user can open. A socket there that a dead process has left is replaced;
@@ -150,19 +149,27 @@ impl ControlServer {
         plugins: Vec<PluginHandle>,
         options: ControlOptions,
     ) -> Result<Self, ControlError> {
+        Self::serve_at(path.as_ref().to_path_buf(), None, plugins, options).await
+    }
+
+    async fn serve_at(
+        path: PathBuf,
+        dir: Option<Arc<RuntimeDir>>,
+        plugins: Vec<PluginHandle>,
+        options: ControlOptions,
+    ) -> Result<Self, ControlError> {
         for (index, plugin) in plugins.iter().enumerate() {
             if plugins[..index].iter().any(|other| other.name() == plugin.name()) {
                 return Err(ControlError::SameName(plugin.name().to_owned()));
             }
         }
-        let path = path.as_ref().to_path_buf();
-        let listener = Listener::at_path(&path, None).await?;
+        let socket = Socket { listener: Listener::at_path(&path, None).await?, dir };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, plugins, options, stop.clone()));
-        Ok(Self { path, stop, task, _dir: None })
+        let task = tokio::spawn(serve(socket, plugins, options, stop.clone()));
+        Ok(Self { path, stop, task })
     }
 
-    /// Where it listens.
+    /// Where it listens at first.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -183,19 +190,14 @@ impl Drop for ControlServer {
     }
 }
 
-async fn serve(
-    listener: Listener,
-    plugins: Vec<PluginHandle>,
-    options: ControlOptions,
-    stop: CancellationToken,
-) {
+async fn serve(socket: Socket, plugins: Vec<PluginHandle>, options: ControlOptions, stop: CancellationToken) {
     // Cuts off, at the end, those who do not go.
     let cut = CancellationToken::new();
     let _cut = cut.clone().drop_guard();
     let tasks = TaskTracker::new();
     let service = Service::new(plugins, options, stop.clone(), tasks.clone());
     let service = PluginControlServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let (door, visitors) = door::open(listener, cut);
+    let (door, visitors) = door::open(socket, cut);
     let serving = Server::builder()
         .max_concurrent_streams(MAX_CALLS)
         .http2_keepalive_interval(Some(KEEP_ALIVE))

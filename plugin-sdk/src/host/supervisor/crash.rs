@@ -77,12 +77,12 @@ impl CrashReport {
         report.to_string()
     }
 
-    /// Writes the report to a new file in `dir` and removes the oldest ones of this plugin. Blocks for a moment.
+    /// Writes the report to a new file in `dir` and removes the oldest ones of this plugin. If it cannot be written as a whole,
+    /// there is no file of it, and no other has gone. Blocks for a moment.
     pub(super) fn write(&self, dir: &Path) -> io::Result<PathBuf> {
         let plugin = file_name(&self.plugin);
         let path = dir.join(format!("{plugin}-{}-{}.json", unix_seconds(self.at), self.instance));
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(self.to_json().as_bytes())?;
+        new_file(&path, |file| file.write_all(self.to_json().as_bytes()))?;
         remove_oldest(dir, &plugin)?;
         Ok(path)
     }
@@ -93,6 +93,12 @@ impl Weigh for CrashReport {
         let stderr: usize = self.stderr.iter().map(|line| line.len() + size_of::<String>()).sum();
         size_of::<Self>() + stderr + self.failure.text_bytes()
     }
+}
+
+/// Makes a file that this user alone can read. If it cannot be filled, it goes again.
+fn new_file(path: &Path, fill: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    fill(&mut file).inspect_err(|_| _ = fs::remove_file(path))
 }
 
 fn unix_seconds(at: SystemTime) -> u64 {
@@ -207,6 +213,18 @@ mod tests {
         assert!(!names.contains(&"cache-1700000003-3.json".to_owned()));
         assert!(names.contains(&"cache_2-1700000001-1.json".to_owned()));
         assert!(names.contains(&"cache-of-mine.json".to_owned()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_filled_is_not_left_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache-1-1.json");
+        let is_full = new_file(&path, |file| {
+            file.write_all(b"{")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert_eq!(is_full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -885,6 +885,11 @@ fn kill(instance: Box<Instance>, probes: u32) -> Work {
 async fn keep(report: CrashReport, crashes: Journal<CrashReport>, dir: Option<PathBuf>) -> Option<PathBuf> {
     crashes.push(report.clone());
     let dir = dir?;
-    let written = tokio::task::spawn_blocking(move || report.write(&dir)).await.ok()?;
-    written.inspect_err(|error| tracing::warn!(%error, "a crash report cannot be written")).ok()
+    let write = move || {
+        let written = report.write(&dir);
+        written.inspect_err(|error| {
+            tracing::warn!(dir = %dir.display(), %error, "a crash report cannot be written");
+        })
+    };
+    tokio::task::spawn_blocking(write).await.ok()?.ok()
 }

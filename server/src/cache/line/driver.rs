@@ -118,7 +118,10 @@ impl Driver {
                     }
                 }
                 happened = next(&mut self.pipe) => self.happened(happened),
-                Some(called) = self.get_calls.join_next() => self.called(called, Batch::Gets),
+                Some(called) = self.get_calls.join_next() => {
+                    self.judge(&called, Instant::now());
+                    self.called(called, Batch::Gets);
+                }
                 Some(called) = self.set_calls.join_next() => self.called(called, Batch::Sets),
                 // A task that was lost has dropped its calls, which those who wait see.
                 Some(calls) = self.retiring.join_next() => self.waiting.put_back(calls.unwrap_or_default()),
@@ -198,13 +201,13 @@ impl Driver {
         }
         let (gets, now) = (Gets::gather(&mut self.waiting.gets), Instant::now());
         if gets.is_empty() {
+        } else if !self.known.admits_gets(self.gets_under_way(), now) {
+            gets.fail(Unavailable::Down);
         } else if way == Way::Many {
             let (client, instance) = (self.client.clone(), self.known.instance());
             self.get_calls.spawn(get_many(client, gets, self.timeout, instance));
-        } else if self.known.admits_gets(self.gets_under_way(), now) {
-            self.put_on_pipe(Batch::Gets(gets), now);
         } else {
-            gets.fail(Unavailable::Down);
+            self.put_on_pipe(Batch::Gets(gets), now);
         }
     }
 
@@ -215,11 +218,11 @@ impl Driver {
         }
         let (sets, now) = (Sets::gather(&mut self.waiting.sets, SET_BATCH_BYTES), Instant::now());
         if sets.is_empty() {
+        } else if let Some(why) = self.known.turns_sets_away(self.sets_under_way()) {
+            sets.fail(why);
         } else if way == Way::Many {
             let (client, instance) = (self.client.clone(), self.known.instance());
             self.set_calls.spawn(set_many(client, sets, self.timeout, instance));
-        } else if let Some(why) = self.known.turns_sets_away(self.sets_under_way()) {
-            sets.fail(why);
         } else {
             self.put_on_pipe(Batch::Sets(sets), now);
         }
@@ -282,6 +285,20 @@ impl Driver {
         }
     }
 
+    /// Takes note of whether a batch of lookups was answered.
+    fn judge(&mut self, called: &Result<Called<Gets>, JoinError>, now: Instant) {
+        match called {
+            Ok(Called::Failed(_, instance, status)) => match Unavailable::from(status) {
+                Unavailable::TimedOut if *instance == self.known.instance() => self.missed(1, now),
+                // It was not asked, or the word is late.
+                Unavailable::TimedOut | Unavailable::Down | Unavailable::Overloaded => {}
+                Unavailable::Failed(_) => self.known.heard(),
+            },
+            Ok(_) => self.known.heard(),
+            Err(_) => {}
+        }
+    }
+
     fn called<B>(&mut self, called: Result<Called<B>, JoinError>, kind: fn(B) -> Batch) {
         match called {
             Ok(Called::Settled) => {}
@@ -320,8 +337,7 @@ impl Driver {
         if miscounted.got > 0 {
             return self.complain(miscounted);
         }
-        // As the contract has it for lookups that have failed.
-        self.faults.tell(Failing::Lookups, self.known.instance(), Code::Internal, None, Instant::now());
+        self.faults.tell_wordless(self.known.instance(), Instant::now());
     }
 
     /// Logs nonsense, once for each instance.
@@ -334,7 +350,7 @@ impl Driver {
     fn tell_errors(&self, errors: &[SetError]) {
         for SetError { code, message, .. } in errors {
             let code = Code::from(*code);
-            self.faults.tell(Failing::Stores, self.known.instance(), code, Some(message), Instant::now());
+            self.faults.tell(Failing::Stores, self.known.instance(), code, message, Instant::now());
         }
     }
 

@@ -41,18 +41,11 @@ struct Fault {
 
 impl Faults {
     /// Logs what this instance of the plugin has said of what it fails at, if that is news.
-    pub(super) fn tell(
-        &self,
-        failing: Failing,
-        instance: Option<u64>,
-        code: Code,
-        said: Option<&str>,
-        now: Instant,
-    ) {
+    pub(super) fn tell(&self, failing: Failing, instance: Option<u64>, code: Code, said: &str, now: Instant) {
         if !self.is_news(failing, instance, code, now) {
             return;
         }
-        let said = said.map(|said| display(excerpt(said, SAID_CHARACTERS)));
+        let said = display(excerpt(said, SAID_CHARACTERS));
         match failing {
             Failing::Lookups => warn!(?code, said, "the cache plugin fails to look up"),
             Failing::Stores => warn!(?code, said, "the cache plugin fails to store"),
@@ -63,7 +56,14 @@ impl Faults {
     /// The same of a status, unless it is the host's own, or that of a time that is over.
     pub(super) fn tell_status(&self, failing: Failing, instance: Option<u64>, status: &Status, now: Instant) {
         if CallError::of(status).is_none() && Unavailable::from(status) != Unavailable::TimedOut {
-            self.tell(failing, instance, status.code(), Some(status.message()), now);
+            self.tell(failing, instance, status.code(), status.message(), now);
+        }
+    }
+
+    /// Logs that this instance has failed lookups without a word, as the contract has it for a batch, if that is news.
+    pub(super) fn tell_wordless(&self, instance: Option<u64>, now: Instant) {
+        if self.is_news(Failing::Lookups, instance, Code::Internal, now) {
+            warn!("the cache plugin fails to look up");
         }
     }
 

@@ -99,13 +99,12 @@ impl Known {
     pub(super) fn gets_may_leave(&self, under_way: usize) -> bool {
         match self.gets() {
             // If they are to be turned away, then at once.
-            Way::Pipe => under_way < GET_BATCHES || !self.patience.is_trusting(),
-            Way::Many => under_way < GET_BATCHES,
+            Way::Pipe | Way::Many => under_way < GET_BATCHES || !self.patience.is_trusting(),
             Way::Alone => true,
         }
     }
 
-    /// Whether a batch of lookups goes onto the stream, which has so many. If so, it has to: it may be the trial.
+    /// Whether a batch of lookups is sent while so many are under way. If so, it has to be: it may be the trial.
     pub(super) fn admits_gets(&mut self, under_way: usize, now: Instant) -> bool {
         under_way < GET_BATCHES && self.patience.admits(now)
     }
@@ -121,7 +120,6 @@ impl Known {
     /// Why stores are turned away, if they are.
     pub(super) fn turns_sets_away(&self, stores: Stores) -> Option<Unavailable> {
         match stores {
-            _ if self.sets() != Way::Pipe => None,
             _ if !self.patience.is_trusting() => Some(Unavailable::Down),
             Stores::Stuck => Some(Unavailable::Overloaded),
             Stores::UnderWay(_) => None,
@@ -134,7 +132,7 @@ impl Known {
     }
 
     /// So many batches of lookups got no answer in time. Says whether it is left alone for a while now; the stream has to be
-    /// given up then, with all that is on it.
+    /// given up then, if there is one, with all that is on it.
     pub(super) fn missed(&mut self, batches: u32, now: Instant) -> bool {
         self.patience.missed(batches, now)
     }

@@ -26,6 +26,7 @@
 //! | [`flying`] | batches on their way, which answer is for which | no |
 //! | [`known`] | what is known of an instance: which way calls go, whether they are sent | no |
 //! | [`patience`] | when a plugin that does not answer is left alone | no |
+//! | [`lone`] | the same, for lookups that are made alone | no |
 //! | [`faults`] | what a plugin says of its failures, for the log | no |
 //! | [`pipe`] | one stream to one instance | yes |
 //! | [`driver`] | the task that owns all of it | yes |
@@ -35,6 +36,7 @@ mod driver;
 mod faults;
 mod flying;
 mod known;
+mod lone;
 #[cfg(feature = "measure")]
 mod measure;
 mod patience;
@@ -64,6 +66,7 @@ use self::{
     batch::{Call, Get, Reply, Set},
     driver::Driver,
     faults::{Failing, Faults},
+    lone::LonePatience,
 };
 use super::Unavailable;
 
@@ -95,6 +98,7 @@ pub(super) struct Line {
 struct Alone {
     gets: AtomicU64,
     sets: AtomicU64,
+    patience: LonePatience,
 }
 
 impl Line {
@@ -122,7 +126,7 @@ impl Line {
         let alone = async |key, deadline| {
             let mut client = self.client.clone();
             let call = single(deadline, GetRequest { key }, |request| client.get(request));
-            self.call_alone(Failing::Lookups, call).await
+            self.look_up_alone(call).await
         };
         self.call(&self.gets, &self.alone.gets, key, alone).await
     }
@@ -132,6 +136,10 @@ impl Line {
         let alone = async |entry, deadline| {
             let mut client = self.client.clone();
             let call = single(deadline, entry, |request| client.set(request));
+            // The plugin would be left alone by halves.
+            if self.alone.patience.rests(self.channel.instance()) {
+                return Err(Unavailable::Down);
+            }
             self.call_alone(Failing::Stores, call).await.map(drop)
         };
         self.call(&self.sets, &self.alone.sets, entry, alone).await
@@ -169,6 +177,28 @@ impl Line {
             Ok(Err(_)) => Err(Unavailable::Down),
             Err(_) => Err(Unavailable::TimedOut),
         }
+    }
+
+    /// Makes a lookup, unless the plugin is left alone.
+    async fn look_up_alone(
+        &self,
+        call: impl Future<Output = Result<GetResponse, Status>>,
+    ) -> Result<GetResponse, Unavailable> {
+        let (instance, patience) = (self.channel.instance(), &self.alone.patience);
+        if !patience.admits(instance, Instant::now()) {
+            return Err(Unavailable::Down);
+        }
+        let found = self.call_alone(Failing::Lookups, call).await;
+        let now = Instant::now();
+        match found {
+            Err(Unavailable::TimedOut) if patience.missed(instance, now) => {
+                self.faults.tell_hung(instance, now);
+            }
+            // It was not asked.
+            Err(Unavailable::TimedOut | Unavailable::Down | Unavailable::Overloaded) => {}
+            Ok(_) | Err(Unavailable::Failed(_)) => patience.heard(instance),
+        }
+        found
     }
 
     async fn call_alone<A>(

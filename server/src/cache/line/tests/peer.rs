@@ -76,6 +76,8 @@ pub(in super::super) struct Peer {
     pub(super) fault: Arc<Mutex<Option<Status>>>,
     /// Each call but those of streams needs one, for as long as it takes.
     pub(super) permits: Arc<Semaphore>,
+    /// Each call of Get and GetMany needs one of these, too.
+    pub(super) lookups: Arc<Semaphore>,
 }
 
 impl Peer {
@@ -84,7 +86,8 @@ impl Peer {
         let (tell, arrivals) = mpsc::unbounded_channel();
         let (counts, fault) = (Arc::default(), Arc::default());
         let permits = Arc::new(Semaphore::new(PERMITS));
-        let mut peer = Self { directory, methods, runtime: None, arrivals, counts, fault, permits };
+        let lookups = Arc::new(Semaphore::new(PERMITS));
+        let mut peer = Self { directory, methods, runtime: None, arrivals, counts, fault, permits, lookups };
         peer.serve(tell);
         peer
     }
@@ -131,6 +134,7 @@ impl Peer {
             counts: Arc::clone(&self.counts),
             fault: Arc::clone(&self.fault),
             permits: Arc::clone(&self.permits),
+            lookups: Arc::clone(&self.lookups),
         });
         runtime.spawn(async move {
             let serving = Server::builder().add_service(service);
@@ -189,6 +193,7 @@ struct Served {
     counts: Arc<Counts>,
     fault: Arc<Mutex<Option<Status>>>,
     permits: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
 }
 
 impl Served {
@@ -208,6 +213,7 @@ impl Served {
 impl Cache for Served {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         self.single(&self.counts.get, Methods::Single).await?;
+        let _lookup = self.lookups.acquire().await.unwrap();
         Ok(Response::new(value_of(&request.into_inner().key)))
     }
 
@@ -218,6 +224,7 @@ impl Cache for Served {
 
     async fn get_many(&self, request: Request<GetManyRequest>) -> Result<Response<GetManyResponse>, Status> {
         self.single(&self.counts.get_many, Methods::Many).await?;
+        let _lookup = self.lookups.acquire().await.unwrap();
         let results = request.into_inner().keys.iter().map(|key| value_of(key)).collect();
         Ok(Response::new(GetManyResponse { results }))
     }

@@ -280,6 +280,31 @@ async fn plugin_that_does_not_answer_is_soon_not_asked_and_asked_again_later() {
 }
 
 #[tokio::test]
+async fn plugin_without_a_stream_that_stores_and_never_answers_lookups_is_left_alone_too() {
+    for methods in [Methods::Single, Methods::Many] {
+        let log = Logged::begin();
+        let peer = Peer::start(methods);
+        let (line, _plugin) = peer.line(SHORT).await;
+        let hung = peer.lookups.acquire_many(PERMITS as u32).await.unwrap();
+        let mut asked = 0;
+        while line.get("hung".into()).await != Err(Unavailable::Down) {
+            asked += 1;
+            assert!(asked < 100, "{methods:?}: it is asked again and again");
+            // As whoever has calculated the number does.
+            let _stored_or_not = line.set(SetRequest::default()).await;
+        }
+        assert_eq!(line.get("turned away".into()).await, Err(Unavailable::Down));
+        assert_eq!(line.set(SetRequest::default()).await, Err(Unavailable::Down));
+        let lines = log.lines();
+        let told = lines.iter().filter(|line| line.message().contains("does not answer")).count();
+        assert_eq!(told, 1, "{methods:?}");
+        drop(hung);
+        recovers(&line).await;
+        assert_eq!(line.set(SetRequest::default()).await, Ok(()));
+    }
+}
+
+#[tokio::test]
 async fn plugin_whose_trial_has_no_answer_that_fits_is_tried_again() {
     let mut peer = Peer::start(Methods::Pipe);
     let (line, _plugin) = peer.line(SHORT).await;
