@@ -35,9 +35,14 @@ fn printing(dir: &Path, line: &str) -> Launch {
 async fn problem(dir: &Path, launch: &Launch) -> LineProblem {
     let error = launch.start().await.expect_err("it must not start");
     let LaunchError::Handshake { problem, .. } = error else { panic!("{error:?}") };
-    let pid = std::fs::read_to_string(dir.join("pid")).expect("the script has written it");
-    assert!(!is_running(pid.trim().parse().expect("it is a number")), "{problem:?}");
+    assert!(!is_running(written_pid(dir)), "{problem:?}");
     problem
+}
+
+/// The process of a script that was [printing].
+fn written_pid(dir: &Path) -> u32 {
+    let pid = std::fs::read_to_string(dir.join("pid")).expect("the script has written it");
+    pid.trim().parse().expect("it is a number")
 }
 
 fn bare(args: &[&str]) -> Launch {
@@ -130,6 +135,7 @@ async fn junk_as_the_first_line_is_quoted_and_nothing_is_skipped() {
         panic!("{error:?}")
     };
     assert_eq!(line, "loading config");
+    assert!(!is_running(written_pid(dir.path())));
     assert!(error.to_string().contains("\"loading config\""), "{error}");
 }
 
