@@ -17,9 +17,11 @@ use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::SampleServer;
 use sha2::Digest;
 use support::logged::Logged;
-use support::{LIMIT, contract, launch_of, sample, script, signal, socket, socket_dir, start, until, who};
+use support::{
+    LIMIT, Stray, contract, launch_of, sample, script, signal, socket, socket_dir, start, until, who,
+};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tonic::service::Routes;
 
 mod support;
@@ -134,11 +136,10 @@ async fn a_group_may_be_given_the_sockets() {
 }
 
 /// A plugin with these arguments and variables, as somebody else would start it, and the first line that it prints.
-async fn started(program: &str, args: &[&str], variables: &[(&str, &Path)]) -> (Child, String) {
+async fn started(program: &str, args: &[&str], variables: &[(&str, &Path)]) -> (Stray, String) {
     let mut command = Command::new(program);
-    command.args(args).env_clear().envs(variables.iter().copied()).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    command.args(args).env_clear().envs(variables.iter().copied());
+    let mut child = Stray::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     tokio::time::timeout(LIMIT, stdout.read_line(&mut line)).await.expect("it prints a line").unwrap();
@@ -147,7 +148,7 @@ async fn started(program: &str, args: &[&str], variables: &[(&str, &Path)]) -> (
     (child, line)
 }
 
-async fn in_test_mode() -> (Child, ReattachConfig) {
+async fn in_test_mode() -> (Stray, ReattachConfig) {
     let (child, line) = started(BINARY, &["--test-mode"], &[]).await;
     (child, ReattachConfig::from_json(&line).unwrap())
 }
