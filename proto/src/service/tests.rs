@@ -28,6 +28,7 @@ impl Simple {
         match key {
             _ if key.starts_with("slow") => drop(self.gate.acquire().await),
             "broken" => return Err(Status::data_loss("it is broken")),
+            "failing with OK" => return Err(Status::ok("it is well")),
             _ => {}
         }
         Ok(())
@@ -194,6 +195,26 @@ async fn calls_of_one_batch_fail_as_a_whole_and_store_what_they_can() {
     assert_eq!(one(&service.cache, gets(1, &["a", "b"])).await.gets, [hit("1"), hit("3")]);
 }
 
+#[tokio::test]
+async fn a_cache_that_fails_with_ok_has_failed_all_the_same() {
+    use crate::cache_server::Cache as _;
+
+    let (service, key) = (CacheService::new(Simple::default()), "failing with OK");
+    let codes = [
+        service.get(Request::new(GetRequest { key: key.into() })).await.unwrap_err().code(),
+        service.set(Request::new(set(key, "1"))).await.unwrap_err().code(),
+        service.get_many(Request::new(GetManyRequest { keys: keys(&[key]) })).await.unwrap_err().code(),
+        service
+            .set_many(Request::new(SetManyRequest { entries: vec![set(key, "1")] }))
+            .await
+            .unwrap_err()
+            .code(),
+    ];
+    assert_eq!(codes, [Code::Unknown; 4]);
+    let errors = one(&service.cache, sets(1, vec![set(key, "1")])).await.set_errors;
+    assert_eq!(errors.iter().map(|error| Code::from(error.code)).collect::<Vec<_>>(), [Code::Unknown]);
+}
+
 /// What is logged, by this thread, for as long as the guard lives.
 fn log() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
     let log = Arc::<Mutex<Vec<u8>>>::default();
@@ -303,6 +324,9 @@ async fn an_answer_fits_into_one_message_whatever_the_size_of_values() {
     assert!(answer.encoded_len() < MAX_MESSAGE_BYTES);
     let wrong = one(&cache, sets(3, vec![set("", ""); crate::MAX_BATCH_KEYS])).await;
     assert_eq!(wrong.set_errors.len(), crate::MAX_BATCH_KEYS);
+    let texts = || wrong.set_errors.iter().map(|error| error.message.len());
+    assert!(texts().next() > Some(0), "the first are explained");
+    assert!(texts().sum::<usize>() <= MAX_ERROR_TEXT_BYTES);
     assert!(wrong.encoded_len() < MAX_MESSAGE_BYTES);
 }
 
