@@ -199,6 +199,24 @@ async fn a_plugin_that_hangs_is_found_out_and_replaced_and_nobody_waits_for_it()
 }
 
 #[tokio::test]
+async fn health_checks_without_an_answer_count_only_in_a_row() {
+    let probe = Probe { interval: Duration::from_millis(50), timeout: Duration::from_secs(1), max_silent: 3 };
+    let plugin = Supervisor::launch(sample()).policy(fast()).probe(probe).start();
+    let handle = plugin.handle();
+    let first = serving(handle).await;
+    for _ in 0..2 {
+        signal(pid(&first), Signal::STOP);
+        let silent = |state: &PluginState| {
+            matches!(state, PluginState::Degraded { why: Degradation::Silent { probes: 2 }, .. })
+        };
+        state(handle, "two checks have no answer", silent).await;
+        signal(pid(&first), Signal::CONT);
+        assert_eq!(serving(handle).await.pid, first.pid);
+    }
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_plugin_that_says_it_is_not_well_is_left_alone_and_not_called() {
     let probe = Probe { interval: Duration::from_millis(10), ..Probe::default() };
     let plugin = Supervisor::launch(sample()).policy(fast()).probe(probe).start();
@@ -388,7 +406,8 @@ async fn swaps_lose_no_call() {
 
 #[tokio::test]
 async fn a_call_that_is_open_during_a_swap_is_answered_by_the_old_instance() {
-    let plugin = supervise(sample());
+    // Only the swap waits for the call: an instance that is told to stop has no time for it.
+    let plugin = supervise(sample().shutdown_grace(Duration::ZERO));
     let handle = plugin.handle();
     serving(handle).await;
     let (say, said) = tokio::sync::mpsc::channel(1);
@@ -404,8 +423,10 @@ async fn a_call_that_is_open_during_a_swap_is_answered_by_the_old_instance() {
     });
     channel.instance_changed(before).await;
     assert_eq!(who(handle).await.unwrap(), "rust 1");
-    say.send("two".to_owned()).await.unwrap();
-    assert_eq!(answers.message().await.unwrap().as_deref(), Some("two"));
+    for _ in 0..1_000 {
+        say.send("two".to_owned()).await.unwrap();
+        assert_eq!(answers.message().await.unwrap().as_deref(), Some("two"));
+    }
     assert!(!swap.is_finished(), "the old instance waits for its calls");
     drop(say);
     assert_eq!(answers.message().await.unwrap(), None);
