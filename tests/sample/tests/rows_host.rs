@@ -60,6 +60,20 @@ async fn a_contract_without_a_cookie_or_a_version_starts_nothing() {
 }
 
 #[tokio::test]
+async fn a_relative_program_is_the_hosts_and_not_the_plugins() {
+    let depth = std::env::current_dir().unwrap().components().count() - 1;
+    let program = "../".repeat(depth) + SAMPLE.strip_prefix('/').unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // From so deep the path leads nowhere.
+    let deep = dir.path().join("deep/".repeat(depth));
+    std::fs::create_dir_all(&deep).unwrap();
+    let (plugin, _) = start(&launch_of(program).current_dir(&deep)).await;
+    let its_own = std::fs::read_link(format!("/proc/{}/cwd", pid(&plugin))).unwrap();
+    assert_eq!(its_own, deep.canonicalize().unwrap());
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_plugin_on_tcp_keeps_to_the_ports_it_is_given() {
     // Whatever else runs on this machine, some of them are free.
     let ports = PortRange::new(23_000, 23_100).unwrap();
