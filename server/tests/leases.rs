@@ -61,6 +61,25 @@ async fn an_answer_that_a_store_has_overtaken_is_not_given_again() {
 }
 
 #[tokio::test]
+async fn a_lease_counts_for_nothing_while_a_store_has_no_answer() {
+    let setup = Arc::new(Setup::start(Some(LIMIT)).await);
+    setup.cache.set(n(), 1).await;
+    assert_eq!((setup.get().await, setup.get().await), ((1, Source::Asked), (1, Source::Leased)));
+    setup.plugin.holds_stores_back.store(true, Ordering::SeqCst);
+    let storing = tokio::spawn({
+        let setup = Arc::clone(&setup);
+        async move { setup.cache.set(n(), 2).await }
+    });
+    let _stored = time::timeout(LIMIT, setup.plugin.stored.acquire()).await.unwrap().unwrap();
+    for _ in 0..3 {
+        assert_eq!(setup.get().await, (2, Source::Asked));
+    }
+    setup.plugin.let_go.add_permits(1);
+    storing.await.unwrap();
+    assert_eq!((setup.get().await, setup.get().await), ((2, Source::Asked), (2, Source::Leased)));
+}
+
+#[tokio::test]
 async fn plugin_that_grants_no_leases_is_asked_every_time() {
     let setup = Setup::start(None).await;
     setup.cache.set(n(), 1).await;
@@ -84,9 +103,12 @@ struct Setup {
 #[derive(Debug)]
 struct Plugin {
     entry: Mutex<Option<Entry>>,
-    /// Answers wait until they are let go.
+    /// Answers to lookups wait until they are let go.
     holds_back: AtomicBool,
     looked_up: Semaphore,
+    /// Answers to stores wait, too, once they have been done.
+    holds_stores_back: AtomicBool,
+    stored: Semaphore,
     let_go: Semaphore,
 }
 
@@ -98,6 +120,8 @@ impl Setup {
             entry: Mutex::default(),
             holds_back: AtomicBool::new(false),
             looked_up: Semaphore::new(0),
+            holds_stores_back: AtomicBool::new(false),
+            stored: Semaphore::new(0),
             let_go: Semaphore::new(0),
         });
         let service = CacheService::new(Served(Arc::clone(&plugin))).max_age(max_age.unwrap_or_default());
@@ -143,6 +167,10 @@ impl cache_proto::Cache for Served {
 
     async fn set(&self, entry: Entry) -> Result<(), Status> {
         *self.0.entry.lock().unwrap() = Some(entry);
+        if self.0.holds_stores_back.load(Ordering::SeqCst) {
+            self.0.stored.add_permits(1);
+            self.0.let_go.acquire().await.unwrap().forget();
+        }
         Ok(())
     }
 }

@@ -24,14 +24,18 @@ fn calculation_stops_when_the_client_has_gone() {
 
 #[test]
 fn calculation_goes_on_for_the_callers_that_stay() {
-    let server = Server::start(["--compute-timeout=10m"]);
+    // With a plugin, the log tells of each look for the number.
+    let server = Server::start_with_plugin(["--cache-plugin-path=memory", "--compute-timeout=10m"]);
     let first = ask(&server, "/fib/40");
     server.wait_until_calculating();
     let address = server.address();
     let second = thread::spawn(move || http::send(address, "GET", "/fib/40"));
+    wait_until("the second caller to need the number", || server.log().count("cache miss") == 2);
     drop(first);
     let response = second.join().expect("the caller does not panic").expect("the caller is answered");
     assert_eq!(response.text(), "{\"result\":102334155}\n");
+    assert!(response.cache_status().ends_with("; collapsed"), "{}", response.head);
+    assert_eq!(server.calculations(), 1);
 }
 
 #[test]

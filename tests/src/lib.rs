@@ -22,7 +22,7 @@ pub use authority::Authority;
 pub use binary::{run, run_with, start};
 pub use plugin_testkit::{process, program as binary, wait};
 pub use server::{Server, rogue};
-pub use skip::skip;
+pub use skip::{skip, skip_as};
 
 /// How long a test that takes long goes on: so many seconds, or `E2E_SECONDS`.
 pub fn seconds(default: u64) -> Duration {

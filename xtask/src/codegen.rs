@@ -23,7 +23,11 @@ pub(crate) fn run(root: &Path, check: bool) -> Outcome {
 /// Makes all generated files anew; with `check`, fails where a committed one differs instead of writing it.
 #[cfg(feature = "codegen")]
 pub(crate) fn run(root: &Path, check: bool) -> Outcome {
-    let fresh = root.join("target").join("codegen");
+    let fresh = crate::run::target()?.join("codegen");
+    // What another state of the .proto files has left there is not to be asked for, or copied.
+    if fresh.exists() {
+        std::fs::remove_dir_all(&fresh)?;
+    }
     for set in SETS {
         step(&format!("generating {}", set.into));
         set.generate(&root.join(set.from), &fresh.join(set.into))?;

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::tools::{self, Task};
 use crate::{Outcome, cargo, step, succeed};
 
 /// Runs the tests whose name contains `filter`, or all.
@@ -18,9 +17,6 @@ pub(crate) fn run(root: &Path, filter: Option<&str>) -> Outcome {
     tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
     let outcome = succeed(tests);
 
-    for tool in tools::missing(Task::Test) {
-        step(&format!("skipped, as {} is not installed: {}", tool.name, tool.used_for));
-    }
     step(if outcome.is_ok() { "all tests passed" } else { "some tests failed" });
     outcome
 }

@@ -18,7 +18,6 @@ pub(crate) enum Task {
     Bench,
     Check,
     Instructions,
-    Test,
 }
 
 const TOOLS: &[Tool] = &[

@@ -232,7 +232,9 @@ mod tests {
         assert_eq!(read.socket_dir, Some("/run/host".into()));
         assert_eq!((read.socket_group, read.client_cert), (offer.socket_group, offer.client_cert));
         assert_eq!(read.multiplexing, MultiplexRequest::Wanted);
-        assert!(variables.contains(&("COOKIE".into(), "value".into())));
+        for (name, value) in [("COOKIE", "value"), (MIN_PORT, "10000"), (MAX_PORT, "25000")] {
+            assert!(variables.contains(&(name.into(), value.into())), "{name}");
+        }
     }
 
     #[test]

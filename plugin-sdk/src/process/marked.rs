@@ -43,14 +43,17 @@ mod linux {
     /// How often the processes are gone through: one that was killed may have forked just before.
     const ROUNDS: usize = 4;
 
-    /// What is read of an environment; the kernel's limit for arguments and environment is usually 2 MiB.
-    const ENVIRONMENT_BYTES: u64 = 4 << 20;
+    /// How long to rest between two looks at a process that is becoming another program.
+    const REST: Duration = Duration::from_millis(1);
+
+    /// What is read of an environment or of arguments; the kernel's limit for both together is usually 2 MiB.
+    const CONTENT_BYTES: u64 = 4 << 20;
 
     pub(super) fn end_marked(dirs: &[PathBuf]) -> usize {
         let deadline = Instant::now() + LIMIT;
         let mut ended = 0;
         for _ in 0..ROUNDS {
-            let killed: Vec<_> = others().filter_map(|pid| kill(pid, dirs)).collect();
+            let killed: Vec<_> = others().filter_map(|pid| kill(pid, dirs, deadline)).collect();
             if killed.is_empty() {
                 break;
             }
@@ -71,25 +74,53 @@ mod linux {
 
     /// Kills the process if it is marked. Between the two looks its number becomes a descriptor, which never means
     /// another process.
-    fn kill(pid: Pid, dirs: &[PathBuf]) -> Option<OwnedFd> {
-        if !is_marked(pid, dirs) {
+    fn kill(pid: Pid, dirs: &[PathBuf], deadline: Instant) -> Option<OwnedFd> {
+        if !is_marked(pid, dirs, deadline) {
             return None;
         }
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        let killed = is_marked(pid, dirs) && pidfd_send_signal(&pidfd, Signal::KILL).is_ok();
+        let killed = is_marked(pid, dirs, deadline) && pidfd_send_signal(&pidfd, Signal::KILL).is_ok();
         killed.then_some(pidfd)
     }
 
-    fn is_marked(pid: Pid, dirs: &[PathBuf]) -> bool {
+    fn is_marked(pid: Pid, dirs: &[PathBuf], deadline: Instant) -> bool {
         let process = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
         if !process.metadata().is_ok_and(|metadata| metadata.uid() == geteuid().as_raw()) {
             return false;
         }
-        let mut environment = Vec::new();
-        let read = std::fs::File::open(process.join("environ"))
-            .and_then(|file| file.take(ENVIRONMENT_BYTES).read_to_end(&mut environment));
-        read.is_ok()
-            && socket_dir(&environment).is_some_and(|own| dirs.iter().any(|dir| own.starts_with(dir)))
+        let environment = environment(&process, deadline);
+        socket_dir(&environment).is_some_and(|own| dirs.iter().any(|dir| own.starts_with(dir)))
+    }
+
+    /// Empty if it cannot be read. What is in the middle of an exec has none yet, and is waited for: it may be marked.
+    fn environment(process: &Path, deadline: Instant) -> Vec<u8> {
+        loop {
+            let environment = read(process, "environ");
+            if !environment.is_empty() {
+                return environment;
+            }
+            if !is_in_exec(process) {
+                // The exec may have been over just after the first look.
+                return read(process, "environ");
+            }
+            if Instant::now() >= deadline {
+                return environment;
+            }
+            std::thread::sleep(REST);
+        }
+    }
+
+    /// Whether the process has a program, as zombies and the kernel's threads have not, but not yet its arguments. Those
+    /// it gets together with its environment.
+    fn is_in_exec(process: &Path) -> bool {
+        process.join("exe").read_link().is_ok() && read(process, "cmdline").is_empty()
+    }
+
+    fn read(process: &Path, file: &str) -> Vec<u8> {
+        let mut content = Vec::new();
+        let read = std::fs::File::open(process.join(file))
+            .and_then(|file| file.take(CONTENT_BYTES).read_to_end(&mut content));
+        if read.is_ok() { content } else { Vec::new() }
     }
 
     /// The value of the variable, of the first where there are several, as C's `getenv` takes it.
@@ -111,6 +142,10 @@ mod linux {
     #[expect(clippy::disallowed_methods, reason = "these are no plugins, but what is left of some")]
     mod tests {
         use std::os::unix::process::ExitStatusExt;
+        use std::process::Child;
+
+        use plugin_testkit::process::wait_for_exit;
+        use plugin_testkit::wait::wait_until;
 
         use super::*;
 
@@ -131,15 +166,36 @@ mod linux {
         fn directories_are_compared_whole() {
             let marked = |dir: &str| {
                 let mut child = command(dir).spawn().unwrap();
-                let pid = Pid::from_child(&child);
-                // The environment is that of this process until the exec, which `spawn` has waited for.
-                let is_marked = is_marked(pid, &["/run/hosts/1.ab".into()]);
-                child.kill().unwrap();
-                child.wait().unwrap();
+                let is_marked = is_marked_soon(Pid::from_child(&child), "/run/hosts/1.ab");
+                end(&mut child);
                 is_marked
             };
             assert!(marked("/run/hosts/1.ab") && marked("/run/hosts/1.ab/p"));
             assert!(!marked("/run/hosts/1.abc") && !marked("/run/hosts"));
+        }
+
+        #[test]
+        fn what_is_in_the_middle_of_an_exec_is_waited_for() {
+            for round in 0..200 {
+                // `spawn` comes back as soon as the old environment is gone, before the new one is there.
+                let mut child = command("/run/hosts/1.ab").spawn().unwrap();
+                let is_marked = is_marked_soon(Pid::from_child(&child), "/run/hosts/1.ab");
+                end(&mut child);
+                assert!(is_marked, "in round {round}");
+            }
+        }
+
+        #[test]
+        fn whoever_has_no_environment_is_not_waited_for() {
+            let mut child = command("").env_clear().spawn().unwrap();
+            let mut zombie = command("").spawn().unwrap();
+            zombie.kill().unwrap();
+            let process = |child: &Child| Path::new("/proc").join(child.id().to_string());
+            wait_until("the exec is over", || !read(&process(&child), "cmdline").is_empty());
+            wait_until("it is a zombie", || process(&zombie).join("exe").read_link().is_err());
+            assert!(!is_in_exec(&process(&child)) && !is_in_exec(&process(&zombie)));
+            end(&mut child);
+            end(&mut zombie);
         }
 
         #[test]
@@ -148,15 +204,23 @@ mod linux {
             let mut theirs = command(home.path().join("p").to_str().unwrap()).spawn().unwrap();
             let mut other = command("/run/another").spawn().unwrap();
             assert_eq!(end_marked(&[home.path().to_path_buf()]), 1);
-            assert_eq!(theirs.wait().unwrap().signal(), Some(9));
+            assert_eq!(wait_for_exit(&mut theirs, "the end of what is marked").signal(), Some(9));
             assert_eq!(other.try_wait().unwrap(), None);
-            other.kill().unwrap();
-            other.wait().unwrap();
+            end(&mut other);
+        }
+
+        fn is_marked_soon(pid: Pid, dir: &str) -> bool {
+            is_marked(pid, &[dir.into()], Instant::now() + LIMIT)
+        }
+
+        fn end(child: &mut Child) {
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
 
         fn command(socket_dir: &str) -> std::process::Command {
             let mut command = std::process::Command::new("sleep");
-            command.arg("1000").env_clear().env(UNIX_SOCKET_DIR, socket_dir);
+            command.arg("1000").env(UNIX_SOCKET_DIR, socket_dir);
             command
         }
     }

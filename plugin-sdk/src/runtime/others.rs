@@ -174,7 +174,8 @@ mod tests {
         let mut left = std::process::Command::new("sleep");
         let mut left = left.arg("1000").env("PLUGIN_UNIX_SOCKET_DIR", &plugin).spawn().unwrap();
         assert_eq!(sweep_base(home.path()), 1);
-        assert!(!left.wait().unwrap().success());
+        let exit = plugin_testkit::process::wait_for_exit(&mut left, "the end of what a dead host has left");
+        assert!(!exit.success());
         assert!(!dead.exists() && live.path().join(NAME_FILE).exists());
         assert_eq!(sweep_base(home.path()), 0);
     }

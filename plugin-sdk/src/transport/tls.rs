@@ -440,4 +440,15 @@ mod tests {
             assert!(far.is_err());
         }
     }
+
+    #[tokio::test]
+    async fn a_host_refuses_a_plugin_without_alpn() {
+        let (host, plugin) = pair();
+        let at_host = Tls::pinned(&host, plugin.certificate().clone()).unwrap();
+        let at_plugin = Tls::pinned(&plugin, host.certificate().clone()).unwrap();
+        let mut silent = (*at_plugin.server).clone();
+        silent.alpn_protocols.clear();
+        let (near, _) = handshake(&at_host, &Tls { server: Arc::new(silent), ..at_plugin }).await;
+        assert!(near.unwrap_err().to_string().contains("ALPN"));
+    }
 }

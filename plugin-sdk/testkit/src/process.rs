@@ -35,7 +35,7 @@ pub fn marked_with(marker: &str) -> Vec<u32> {
 
 /// Children of `parent`, zombies among them.
 pub fn children_of(parent: u32) -> Vec<u32> {
-    all().into_iter().filter(|pid| stat(*pid, PARENT) == Some(u64::from(parent))).collect()
+    all().into_iter().filter(|pid| number(*pid, PARENT) == Some(u64::from(parent))).collect()
 }
 
 /// The command line, its arguments separated by spaces; empty if there is no such process.
@@ -45,7 +45,8 @@ pub fn command_line(pid: u32) -> String {
 
 /// Whether there is such a process and it has not ended.
 pub fn is_running(pid: u32) -> bool {
-    !command_line(pid).is_empty()
+    // Not by the command line, which is empty for a moment while the process becomes another program.
+    stat(pid, STATE).is_some_and(|state| !matches!(state.as_str(), "Z" | "X"))
 }
 
 /// Whether it ignores `signal`.
@@ -68,17 +69,22 @@ pub fn threads(pid: u32) -> usize {
 
 /// Processor time used so far by all threads, in ticks of 10 ms; `None` if there is no such process.
 pub fn cpu_ticks(pid: u32) -> Option<u64> {
-    Some(stat(pid, USER_TIME)? + stat(pid, SYSTEM_TIME)?)
+    Some(number(pid, USER_TIME)? + number(pid, SYSTEM_TIME)?)
 }
 
 /// Fields of `/proc/PID/stat`, counted from the one after the name in parentheses.
+const STATE: usize = 0;
 const PARENT: usize = 1;
 const USER_TIME: usize = 11;
 const SYSTEM_TIME: usize = 12;
 
-fn stat(pid: u32, field: usize) -> Option<u64> {
+fn number(pid: u32, field: usize) -> Option<u64> {
+    stat(pid, field)?.parse().ok()
+}
+
+fn stat(pid: u32, field: usize) -> Option<String> {
     // A program may put any character into its name, so the last parenthesis is the one that ends it.
-    read(pid, "stat").rsplit_once(')')?.1.split_whitespace().nth(field)?.parse().ok()
+    Some(read(pid, "stat").rsplit_once(')')?.1.split_whitespace().nth(field)?.to_owned())
 }
 
 fn all() -> Vec<u32> {
@@ -94,4 +100,26 @@ fn read(pid: u32, file: &str) -> String {
 
 fn as_pid(pid: u32) -> Pid {
     i32::try_from(pid).ok().and_then(Pid::from_raw).expect("process ids are positive")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "this is no plugin")]
+    fn a_process_runs_from_its_spawn_on_until_it_has_ended() {
+        for _ in 0..200 {
+            // `spawn` comes back in the middle of the exec.
+            let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+            let ran = is_running(child.id());
+            child.kill().unwrap();
+            wait_for("the zombie", || stat(child.id(), STATE).filter(|state| state == "Z"));
+            let runs = is_running(child.id());
+            child.wait().unwrap();
+            assert!(ran && !runs && !is_running(child.id()));
+        }
+    }
 }

@@ -304,7 +304,8 @@ async fn cancelled_calls(way: &Way) {
         assert!(tokio::time::timeout(Duration::from_micros(300), client.hang(())).await.is_err());
     }
     assert_eq!(client.echo(vec![1]).await.unwrap().into_inner(), [1]);
-    assert!(client.cancelled(()).await.is_ok());
+    // How many have come so far before they were cancelled, nobody can say.
+    until("a handler is cancelled", async || client.cancelled(()).await.unwrap().into_inner() > 0).await;
     plugin.shutdown().await;
 }
 

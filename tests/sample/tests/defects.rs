@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests, parts of them among them")]
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::task::Poll;
@@ -18,9 +18,11 @@ use sample_plugin::sample_client::SampleClient;
 use sample_plugin::sample_server::SampleServer;
 use sha2::Digest;
 use support::logged::Logged;
-use support::{LIMIT, contract, launch_of, sample, script, signal, socket, socket_dir, start, until, who};
+use support::{
+    LIMIT, Stray, contract, launch_of, sample, script, signal, socket, socket_dir, start, until, who,
+};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tonic::service::Routes;
 
 mod support;
@@ -149,22 +151,35 @@ async fn variables_of_a_launch_are_not_in_its_debug_output() {
 
 #[tokio::test]
 async fn a_group_may_be_given_the_sockets() {
-    let group = rustix::process::getgid().as_raw().to_string();
-    let plugin = launch_of(BINARY).socket_group(group).start().await.unwrap();
+    let Some(group) = another_group() else {
+        return e2e::skip_as("a_group_may_be_given_the_sockets", "this user has no other group");
+    };
+    let plugin = launch_of(BINARY).socket_group(group.to_string()).start().await.unwrap();
     let plugin_sdk::PluginAddress::Unix(socket) = plugin.address().clone() else {
         panic!("not a Unix socket")
     };
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o660, 0o770));
+    let owner = |path: &Path| path.metadata().unwrap().gid();
+    assert_eq!((owner(&socket), owner(socket.parent().unwrap())), (group, group));
     plugin.shutdown().await;
 }
 
+/// A group that files can be given to, and that they are not of anyhow.
+fn another_group() -> Option<u32> {
+    let own = rustix::process::getegid().as_raw();
+    if rustix::process::geteuid().is_root() {
+        return Some(own + 1);
+    }
+    let groups = rustix::process::getgroups().unwrap();
+    groups.into_iter().map(rustix::process::Gid::as_raw).find(|group| *group != own)
+}
+
 /// A plugin with these arguments and variables, as somebody else would start it, and the first line that it prints.
-async fn started(program: &str, args: &[&str], variables: &[(&str, &Path)]) -> (Child, String) {
+async fn started(program: &str, args: &[&str], variables: &[(&str, &Path)]) -> (Stray, String) {
     let mut command = Command::new(program);
-    command.args(args).env_clear().envs(variables.iter().copied()).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    command.args(args).env_clear().envs(variables.iter().copied());
+    let mut child = Stray::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     tokio::time::timeout(LIMIT, stdout.read_line(&mut line)).await.expect("it prints a line").unwrap();
@@ -173,7 +188,7 @@ async fn started(program: &str, args: &[&str], variables: &[(&str, &Path)]) -> (
     (child, line)
 }
 
-async fn in_test_mode() -> (Child, ReattachConfig) {
+async fn in_test_mode() -> (Stray, ReattachConfig) {
     let (child, line) = started(BINARY, &["--test-mode"], &[]).await;
     (child, ReattachConfig::from_json(&line).unwrap())
 }

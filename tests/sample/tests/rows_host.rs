@@ -35,9 +35,14 @@ fn printing(dir: &Path, line: &str) -> Launch {
 async fn problem(dir: &Path, launch: &Launch) -> LineProblem {
     let error = launch.start().await.expect_err("it must not start");
     let LaunchError::Handshake { problem, .. } = error else { panic!("{error:?}") };
-    let pid = std::fs::read_to_string(dir.join("pid")).expect("the script has written it");
-    assert!(!is_running(pid.trim().parse().expect("it is a number")), "{problem:?}");
+    assert!(!is_running(written_pid(dir)), "{problem:?}");
     problem
+}
+
+/// The process of a script that was [printing].
+fn written_pid(dir: &Path) -> u32 {
+    let pid = std::fs::read_to_string(dir.join("pid")).expect("the script has written it");
+    pid.trim().parse().expect("it is a number")
 }
 
 fn bare(args: &[&str]) -> Launch {
@@ -52,6 +57,20 @@ async fn a_contract_without_a_cookie_or_a_version_starts_nothing() {
     }
     let error = Launch::new(SAMPLE, contract(&[])).start().await.unwrap_err();
     assert!(matches!(error, LaunchError::NoVersion), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_relative_program_is_the_hosts_and_not_the_plugins() {
+    let depth = std::env::current_dir().unwrap().components().count() - 1;
+    let program = "../".repeat(depth) + SAMPLE.strip_prefix('/').unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // From so deep the path leads nowhere.
+    let deep = dir.path().join("deep/".repeat(depth));
+    std::fs::create_dir_all(&deep).unwrap();
+    let (plugin, _) = start(&launch_of(program).current_dir(&deep)).await;
+    let its_own = std::fs::read_link(format!("/proc/{}/cwd", pid(&plugin))).unwrap();
+    assert_eq!(its_own, deep.canonicalize().unwrap());
+    plugin.shutdown().await;
 }
 
 #[tokio::test]
@@ -130,6 +149,7 @@ async fn junk_as_the_first_line_is_quoted_and_nothing_is_skipped() {
         panic!("{error:?}")
     };
     assert_eq!(line, "loading config");
+    assert!(!is_running(written_pid(dir.path())));
     assert!(error.to_string().contains("\"loading config\""), "{error}");
 }
 

@@ -243,6 +243,24 @@ async fn a_plugin_that_hangs_is_found_out_and_replaced_and_nobody_waits_for_it()
 }
 
 #[tokio::test]
+async fn health_checks_without_an_answer_count_only_in_a_row() {
+    let probe = Probe { interval: Duration::from_millis(50), timeout: Duration::from_secs(1), max_silent: 3 };
+    let plugin = Supervisor::launch(sample()).policy(fast()).probe(probe).start();
+    let handle = plugin.handle();
+    let first = serving(handle).await;
+    for _ in 0..2 {
+        signal(pid(&first), Signal::STOP);
+        let silent = |state: &PluginState| {
+            matches!(state, PluginState::Degraded { why: Degradation::Silent { probes: 2 }, .. })
+        };
+        state(handle, "two checks have no answer", silent).await;
+        signal(pid(&first), Signal::CONT);
+        assert_eq!(serving(handle).await.pid, first.pid);
+    }
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_plugin_that_says_it_is_not_well_is_left_alone_and_not_called() {
     let probe = Probe { interval: Duration::from_millis(10), ..Probe::default() };
     let plugin = Supervisor::launch(sample()).policy(fast()).probe(probe).start();

@@ -9,9 +9,9 @@ use plugin_sdk::host::{Attach, AttachError, Contract, Exit, ExitKind, Launch, Pl
 use plugin_sdk::{PluginAddress, ReattachConfig, TlsConfig};
 use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
-use support::{until, who};
+use support::{Stray, until, who};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 mod support;
 
@@ -21,11 +21,10 @@ fn contract(versions: &[u32]) -> Contract {
     Contract::new(sample_plugin::cookie(), versions.iter().copied())
 }
 
-fn service(args: &[&str], variables: &[(&str, &str)]) -> Child {
+fn service(args: &[&str], variables: &[(&str, &str)]) -> Stray {
     let mut command = Command::new(BINARY);
     command.args(args).envs(variables.iter().copied()).env_remove("SAMPLE_PLUGIN");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-    command.spawn().expect("the sample plugin starts")
+    Stray::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))
 }
 
 async fn attach(address: &str) -> Result<Plugin, AttachError> {
@@ -113,15 +112,15 @@ async fn a_socket_that_systemd_holds_is_used() {
     // As systemd does it: the socket is descriptor 3, and LISTEN_PID is the process itself. A shell does the numbers.
     let script = format!("exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec {BINARY}");
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", &script]).stdin(Stdio::from(std::os::fd::OwnedFd::from(socket))).kill_on_drop(true);
-    let _running = command.spawn().unwrap();
+    command.args(["-c", &script]).stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)));
+    let _running = Stray::spawn(&mut command);
     // The first connection waits in the socket until the service is there.
     let plugin = attach(&format!("unix:{}", path.display())).await.unwrap();
     assert_eq!(who(&plugin).await, "rust 3");
 }
 
 /// Starts the plugin in test mode, and gives what it says.
-async fn in_test_mode(variables: &[(&str, &str)]) -> (Child, ReattachConfig) {
+async fn in_test_mode(variables: &[(&str, &str)]) -> (Stray, ReattachConfig) {
     let mut running = service(&["--test-mode"], variables);
     let mut line = String::new();
     let stdout = running.stdout.take().expect("it has a pipe");

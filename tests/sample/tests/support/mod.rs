@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "every file of tests uses some of it")]
 
 use std::io::Write;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,37 @@ pub(crate) fn socket(plugin: &Plugin) -> PathBuf {
 
 pub(crate) fn socket_dir(plugin: &Plugin) -> PathBuf {
     socket(plugin).parent().expect("a socket is in a directory").to_path_buf()
+}
+
+/// A plugin that no host has started. It is killed when this is dropped, and what it has left goes with it.
+pub(crate) struct Stray {
+    child: tokio::process::Child,
+    _files: tempfile::TempDir,
+}
+
+impl Stray {
+    pub(crate) fn spawn(command: &mut tokio::process::Command) -> Self {
+        let files = tempfile::tempdir().expect("a directory can be made");
+        if command.as_std().get_envs().all(|(name, _)| name != "TMPDIR") {
+            command.env("TMPDIR", files.path());
+        }
+        let child = command.kill_on_drop(true).spawn();
+        Self { child: child.expect("the plugin starts"), _files: files }
+    }
+}
+
+impl Deref for Stray {
+    type Target = tokio::process::Child;
+
+    fn deref(&self) -> &Self::Target {
+        &self.child
+    }
+}
+
+impl DerefMut for Stray {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.child
+    }
 }
 
 /// Sends a signal to one process.

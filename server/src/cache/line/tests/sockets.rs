@@ -265,7 +265,7 @@ async fn recovers(line: &Line) {
 #[tokio::test]
 async fn plugin_that_does_not_answer_is_soon_not_asked_and_asked_again_later() {
     let mut peer = Peer::start(Methods::Pipe);
-    let (line, _plugin) = peer.line(SHORT).await;
+    let (line, _plugin) = peer.line(PATIENT).await;
     let mut asked = 0;
     // Each misses its deadline, until the line rests.
     while line.get("hung".into()).await != Err(Unavailable::Down) {
@@ -273,8 +273,14 @@ async fn plugin_that_does_not_answer_is_soon_not_asked_and_asked_again_later() {
         assert!(asked < 100, "it is asked again and again");
     }
     assert_eq!(line.get("turned away".into()).await, Err(Unavailable::Down));
+    let is_trusted_again = async {
+        recovers(&line).await;
+        for _ in 0..10 {
+            assert_eq!(line.get("back".into()).await, Ok(value_of("back")));
+        }
+    };
     tokio::select! {
-        () = recovers(&line) => {}
+        () = is_trusted_again => {}
         () = peer.work() => panic!("the plugin has ended"),
     }
 }
@@ -301,6 +307,38 @@ async fn plugin_without_a_stream_that_stores_and_never_answers_lookups_is_left_a
         drop(hung);
         recovers(&line).await;
         assert_eq!(line.set(SetRequest::default()).await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn plugin_whose_trial_ends_the_stream_is_trusted_again() {
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(PATIENT).await;
+    while line.get("hung".into()).await != Err(Unavailable::Down) {}
+    while peer.arrivals.try_recv().is_ok() {}
+    let lost = Err(Unavailable::Failed(Code::DataLoss));
+    let fails_once = async {
+        while line.get("trial".into()).await != lost {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for _ in 0..10 {
+            assert_eq!(line.get("back".into()).await, Ok(value_of("back")));
+        }
+    };
+    let breaks_the_stream = async {
+        loop {
+            if let Arrival::Batch(batch, answers) = peer.arrival().await
+                && batch.gets == ["trial"]
+            {
+                answers.send(Err(Status::data_loss("it is broken"))).await.unwrap();
+                break;
+            }
+        }
+        peer.work().await;
+    };
+    tokio::select! {
+        () = fails_once => {}
+        () = breaks_the_stream => panic!("the plugin has ended"),
     }
 }
 
