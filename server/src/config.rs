@@ -322,7 +322,7 @@ mod tests {
                 "--cache-plugin-checksum",
             ),
             (&["--cache-plugin-checksum=", "--cache-plugin-path=/bin/true"], "--cache-plugin-checksum"),
-            (&["--cache-plugin-attach=/run/x"], "--cache-plugin-attach"),
+            (&["--cache-plugin-attach=run/x"], "--cache-plugin-attach"),
             (&["--cache-plugin-attach=unix:"], "--cache-plugin-attach"),
             (&["--cache-plugin-attach=unix:/x", "--cache-plugin-path=/bin/true"], "--cache-plugin-attach"),
             (&["--plugin-backoff=1s..100ms"], "--plugin-backoff"),
