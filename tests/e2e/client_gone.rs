@@ -35,6 +35,7 @@ fn calculation_goes_on_for_the_callers_that_stay() {
     let response = second.join().expect("the caller does not panic").expect("the caller is answered");
     assert_eq!(response.text(), "{\"result\":102334155}\n");
     assert!(response.cache_status().ends_with("; collapsed"), "{}", response.head);
+    wait_until("the calculation to be logged", || server.calculations() > 0);
     assert_eq!(server.calculations(), 1);
 }
 

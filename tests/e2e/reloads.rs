@@ -187,9 +187,10 @@ fn operators_who_restart_at_once_get_one_restart() {
         }
     });
     assert_ne!(server.plugin_pid(), first);
-    assert_eq!(server.log().events("ordered"), 2);
-    assert_eq!(server.log().events("starting"), 2, "the first start and one more");
     server.wait_for_hit(18);
+    wait_until("both orders to be logged", || server.log().events("ordered") == 2);
+    wait_until("the last start to be logged", || server.log().events("serving") == 2);
+    assert_eq!(server.log().events("starting"), 2, "the first start and one more");
 }
 
 #[test]

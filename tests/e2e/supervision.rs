@@ -144,7 +144,7 @@ fn plugin_that_was_given_up_says_so_until_an_operator_has_mended_it() {
         "--plugin-max-starts=3".to_owned(),
     ]);
     wait_until("the plugin to be given up", || server.plugin_state() == "gave-up");
-    assert_eq!(server.log().events("start-failed"), 3);
+    wait_until("the failures to be logged", || server.log().events("start-failed") == 3);
     let response = server.fib(10);
     assert_eq!(response.text(), "{\"result\":55}\n");
     assert_eq!(response.cache_status(), "fib; fwd=bypass; detail=unavailable");
@@ -166,6 +166,7 @@ fn plugin_that_was_given_up_says_so_until_an_operator_has_mended_it() {
 fn plugin_that_cannot_ever_start_is_given_up_at_once() {
     let server = Server::start(rogue("netrpc"));
     wait_until("the plugin to be given up", || server.plugin_state() == "gave-up");
+    wait_until("the failure to be logged", || server.log().events("gave-up") > 0);
     assert_eq!(server.log().events("start-failed"), 1);
 }
 
