@@ -35,7 +35,7 @@ const MOST_SKIPPED: u32 = 4096;
 const LOST: Duration = Duration::from_micros(500);
 
 /// As many answers in time save what such a look costs. So many writes are skipped after one, and twice as many after each that comes
-/// before looking has paid again for what was skipped.
+/// before [`MOST_SKIPPED`] answers in time: a core that is wanted all the time is never idle, and to sleep costs nothing there.
 const FEWEST_SKIPPED_AFTER_LOSS: u32 = 64;
 
 /// Of one socket.
@@ -129,7 +129,7 @@ impl BusyPoll {
         if is_in_time(since, now()) {
             (self.state, self.tries, self.next_skipped) = (State::Quiet, 0, FEWEST_SKIPPED);
             self.in_time = self.in_time.saturating_add(1);
-            if self.in_time >= self.next_skipped_after_loss {
+            if self.in_time >= MOST_SKIPPED {
                 self.next_skipped_after_loss = FEWEST_SKIPPED_AFTER_LOSS;
             }
         } else {
@@ -263,9 +263,9 @@ mod tests {
     #[test]
     fn core_that_is_lost_now_and_then_is_given_away_as_before() {
         let mut poll = quiet();
-        // Of a thousand calls 64 are not looked for after each loss.
-        let lost = losses(&mut poll, 100_000, 1_000);
-        assert!((90..=100).contains(&lost), "{lost}");
+        // After each loss 64 calls are not looked for.
+        let lost = losses(&mut poll, 100_000, 5_000);
+        assert!((18..=20).contains(&lost), "{lost}");
     }
 
     #[test]
