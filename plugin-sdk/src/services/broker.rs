@@ -295,14 +295,10 @@ impl Broker {
     }
 
     async fn connect(&self, dial: impl Dial) -> Result<Channel, BrokerError> {
-        let connected = channel(dial, self.0.means.tls.clone());
-        tokio::select! {
-            connected = tokio::time::timeout(CONNECT_LIMIT, connected) => match connected {
-                Ok(connected) => connected.map_err(BrokerError::Connect),
-                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes it and does not answer").into()),
-            },
-            () = self.0.closed.cancelled() => Err(BrokerError::Closed),
-        }
+        let tls = self.0.means.tls.clone();
+        let connected = async { channel(dial, tls).await.map_err(BrokerError::Connect) };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the peer takes it and does not answer").into();
+        self.within(CONNECT_LIMIT, connected, late).await
     }
 
     /// Serves one `StartStream` call: what comes in is worked on until it ends, what goes out is in the receiver.
@@ -404,10 +400,18 @@ impl Broker {
         id: u32,
         told: impl Future<Output = Result<T, BrokerError>>,
     ) -> Result<T, BrokerError> {
+        self.within(PATIENCE, told, || BrokerError::TimedOut { id, after: PATIENCE }).await
+    }
+
+    /// Waits for the peer: for so long at most, and no longer than the broker is open.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        done: impl Future<Output = Result<T, BrokerError>>,
+        late: impl FnOnce() -> BrokerError,
+    ) -> Result<T, BrokerError> {
         tokio::select! {
-            told = tokio::time::timeout(PATIENCE, told) => {
-                told.unwrap_or(Err(BrokerError::TimedOut { id, after: PATIENCE }))
-            }
+            done = tokio::time::timeout(limit, done) => done.unwrap_or_else(|_| Err(late())),
             () = self.0.closed.cancelled() => Err(BrokerError::Closed),
         }
     }
@@ -422,12 +426,7 @@ impl Broker {
                 None => Err(BrokerError::Closed),
             }
         };
-        tokio::select! {
-            () = self.0.closed.cancelled() => Err(BrokerError::Closed),
-            sent = tokio::time::timeout(PATIENCE, sent) => {
-                sent.unwrap_or(Err(BrokerError::Unheard { id, after: PATIENCE }))
-            }
-        }
+        self.within(PATIENCE, sent, || BrokerError::Unheard { id, after: PATIENCE }).await
     }
 }
 
