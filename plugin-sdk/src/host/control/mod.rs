@@ -30,10 +30,7 @@ use tracing::Level;
 
 use super::PluginHandle;
 use crate::ListenError;
-use crate::control::SOCKET_NAME;
 use crate::control::plugin_control_server::PluginControlServer;
-use crate::runtime::RuntimeDir;
-use crate::transport::Listener;
 use service::Service;
 use socket::Socket;
 
@@ -132,8 +129,8 @@ impl ControlServer {
     /// # Panics
     /// Outside of a tokio run time.
     pub async fn start(plugins: Vec<PluginHandle>, options: ControlOptions) -> Result<Self, ControlError> {
-        let dir = RuntimeDir::of_this_process().map_err(ControlError::RuntimeDir)?;
-        Self::serve_at(dir.path().join(SOCKET_NAME), Some(dir), plugins, options).await
+        refuse_same_names(&plugins)?;
+        Ok(Self::serve_on(Socket::at_home().await?, plugins, options))
     }
 
     /// Serves on a socket at `path`, which only this user can open. A socket there that a dead process has left is replaced;
@@ -149,24 +146,15 @@ impl ControlServer {
         plugins: Vec<PluginHandle>,
         options: ControlOptions,
     ) -> Result<Self, ControlError> {
-        Self::serve_at(path.as_ref().to_path_buf(), None, plugins, options).await
+        refuse_same_names(&plugins)?;
+        Ok(Self::serve_on(Socket::at(path.as_ref(), None).await?, plugins, options))
     }
 
-    async fn serve_at(
-        path: PathBuf,
-        dir: Option<Arc<RuntimeDir>>,
-        plugins: Vec<PluginHandle>,
-        options: ControlOptions,
-    ) -> Result<Self, ControlError> {
-        for (index, plugin) in plugins.iter().enumerate() {
-            if plugins[..index].iter().any(|other| other.name() == plugin.name()) {
-                return Err(ControlError::SameName(plugin.name().to_owned()));
-            }
-        }
-        let socket = Socket { listener: Listener::at_path(&path, None).await?, dir };
+    fn serve_on(socket: Socket, plugins: Vec<PluginHandle>, options: ControlOptions) -> Self {
+        let path = socket.path.clone();
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(socket, plugins, options, stop.clone()));
-        Ok(Self { path, stop, task })
+        Self { path, stop, task }
     }
 
     /// Where it listens at first.
@@ -188,6 +176,15 @@ impl Drop for ControlServer {
         self.stop.cancel();
         self.task.abort();
     }
+}
+
+fn refuse_same_names(plugins: &[PluginHandle]) -> Result<(), ControlError> {
+    for (index, plugin) in plugins.iter().enumerate() {
+        if plugins[..index].iter().any(|other| other.name() == plugin.name()) {
+            return Err(ControlError::SameName(plugin.name().to_owned()));
+        }
+    }
+    Ok(())
 }
 
 async fn serve(socket: Socket, plugins: Vec<PluginHandle>, options: ControlOptions, stop: CancellationToken) {

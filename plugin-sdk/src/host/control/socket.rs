@@ -1,6 +1,7 @@
 //! The socket that operators connect to, wherever the host's directory is.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use crate::transport::{Listener, Stream};
 const LOOK: Duration = Duration::from_secs(5);
 
 pub(super) struct Socket {
-    pub(super) listener: Listener,
+    pub(super) path: PathBuf,
+    listener: Listener,
     /// The directory that it is in, unless somebody else has chosen a path. Removed after the socket.
-    pub(super) dir: Option<Arc<RuntimeDir>>,
+    dir: Option<Arc<RuntimeDir>>,
 }
 
 impl Socket {
@@ -37,7 +39,7 @@ impl Socket {
         match Self::at_home().await {
             Ok(moved) => {
                 *self = moved;
-                let socket = self.listener.address();
+                let socket = self.path.display();
                 tracing::info!(%socket, "the control socket had gone with its directory; there is another");
             }
             Err(error) => {
@@ -50,7 +52,10 @@ impl Socket {
     /// In the directory of this process.
     pub(super) async fn at_home() -> Result<Self, ControlError> {
         let dir = RuntimeDir::of_this_process().map_err(ControlError::RuntimeDir)?;
-        let listener = Listener::at_path(&dir.path().join(SOCKET_NAME), None).await?;
-        Ok(Self { listener, dir: Some(dir) })
+        Self::at(&dir.path().join(SOCKET_NAME), Some(dir)).await
+    }
+
+    pub(super) async fn at(path: &Path, dir: Option<Arc<RuntimeDir>>) -> Result<Self, ControlError> {
+        Ok(Self { path: path.to_path_buf(), listener: Listener::at_path(path, None).await?, dir })
     }
 }
