@@ -140,8 +140,7 @@ impl BusyPoll {
 
     fn had_core_back(&mut self, after: Duration) {
         if after >= LOST {
-            self.state = State::Skipping { writes: self.next_skipped_after_loss };
-            self.next_skipped_after_loss = (self.next_skipped_after_loss * 2).min(MOST_SKIPPED);
+            self.state = State::skipping(&mut self.next_skipped_after_loss);
             self.in_time = 0;
         }
     }
@@ -150,10 +149,18 @@ impl BusyPoll {
         self.state = State::Quiet;
         self.tries += 1;
         if self.tries == TRIES {
-            self.state = State::Skipping { writes: self.next_skipped };
+            self.state = State::skipping(&mut self.next_skipped);
             self.tries = 0;
-            self.next_skipped = (self.next_skipped * 2).min(MOST_SKIPPED);
         }
+    }
+}
+
+impl State {
+    /// So many writes are skipped now, and twice as many the next time.
+    fn skipping(next: &mut u32) -> Self {
+        let writes = *next;
+        *next = (writes * 2).min(MOST_SKIPPED);
+        Self::Skipping { writes }
     }
 }
 
