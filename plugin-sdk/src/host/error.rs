@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::report::escape;
 use crate::{BrokerError, LineProblem, PluginAddress, TlsError};
 
+use super::journal::Weigh;
 use super::{ChecksumError, Exit, ProgramProblem};
 
 /// Why there is no running plugin.
@@ -210,8 +211,8 @@ pub enum HealthError {
 /// sentence that begins with a semicolon.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StderrTail {
-    pub(in crate::host) lines: Vec<String>,
-    pub(in crate::host) diagnosis: Option<Box<str>>,
+    pub(super) lines: Vec<String>,
+    pub(super) diagnosis: Option<Box<str>>,
 }
 
 impl StderrTail {
@@ -228,8 +229,7 @@ impl StderrTail {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let lines: usize = self.lines.iter().map(|line| line.len() + size_of::<String>()).sum();
-        lines + self.diagnosis.as_deref().map_or(0, str::len)
+        self.lines.bytes() + self.diagnosis.as_deref().map_or(0, str::len)
     }
 }
 

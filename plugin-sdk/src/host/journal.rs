@@ -48,6 +48,13 @@ pub(crate) trait Weigh {
     fn bytes(&self) -> usize;
 }
 
+/// Lines that are a part of an entry.
+impl Weigh for [String] {
+    fn bytes(&self) -> usize {
+        self.iter().map(|line| line.len() + size_of::<String>()).sum()
+    }
+}
+
 /// The entries from now on, for one who reads them one after the other. Whoever is slower than the entries come misses those
 /// that the journal does not keep any more.
 #[derive(Debug)]

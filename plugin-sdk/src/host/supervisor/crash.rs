@@ -90,8 +90,7 @@ impl CrashReport {
 
 impl Weigh for CrashReport {
     fn bytes(&self) -> usize {
-        let stderr: usize = self.stderr.iter().map(|line| line.len() + size_of::<String>()).sum();
-        size_of::<Self>() + stderr + self.failure.text_bytes()
+        size_of::<Self>() + self.stderr.bytes() + self.failure.text_bytes()
     }
 }
 
