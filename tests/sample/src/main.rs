@@ -41,6 +41,7 @@ fn main() -> ExitCode {
     if has("--slow-database") {
         plugin = plugin.try_version(1, async move |context: Context| {
             tracing::info!("waiting for the database");
+            // What a slow database does: the host has to wait for its plugin meanwhile.
             tokio::time::sleep(Duration::from_millis(500)).await;
             Ok::<_, Infallible>(services(&context))
         });

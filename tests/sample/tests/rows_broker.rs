@@ -144,6 +144,7 @@ async fn dials_of_one_number_wait_together(multiplexing: bool) {
         tokio::spawn(async move { client.call_back(id).await })
     });
     let dialled: Vec<_> = dialled.collect();
+    // Most likely both wait by now, which cannot be seen from here; a dial that comes later is answered as well.
     sleep(Duration::from_secs(1)).await;
     let _server = serve(&plugin, id).await;
     for dialled in dialled {
