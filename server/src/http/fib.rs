@@ -17,7 +17,7 @@ use crate::{
 const PREFIX: &str = "/fib/";
 
 pub(super) async fn fib(State(app): State<App>, uri: Uri) -> Response<Full<Bytes>> {
-    answer(&app, uri.path()).await
+    answer(&app, index(uri.path(), app.max_n)).await
 }
 
 /// Whether a path is this handler's.
@@ -25,9 +25,9 @@ pub(super) fn is_number(path: &str) -> bool {
     path.strip_prefix(PREFIX).is_some_and(|rest| !rest.contains('/'))
 }
 
-/// Answers a path that is this handler's.
-pub(super) async fn answer(app: &App, path: &str) -> Response<Full<Bytes>> {
-    match index(path, app.max_n) {
+/// Answers a path that is this handler's, by what it asks for.
+pub(super) async fn answer(app: &App, n: Result<FibIndex, ApiError>) -> Response<Full<Bytes>> {
+    match n {
         Ok(n) => number(app, n).await,
         Err(error) => error.response(),
     }
@@ -62,9 +62,9 @@ fn with_cache_status(mut response: Response<Full<Bytes>>, status: CacheStatus) -
     response
 }
 
-/// Our own reading of the last part of the path rather than axum's: what is no UTF-8 is the caller's invalid value
+/// What a path asks for. Our own reading of its last part rather than axum's: what is no UTF-8 is the caller's invalid value
 /// like any other.
-fn index(path: &str, max_n: u8) -> Result<FibIndex, ApiError> {
+pub(super) fn index(path: &str, max_n: u8) -> Result<FibIndex, ApiError> {
     let text = path.strip_prefix(PREFIX).unwrap_or_default();
     let decoded = percent_decoded(text)
         .ok_or_else(|| ApiError::InvalidValue { detail: "not a percent-encoded UTF-8 text".into() })?;

@@ -11,10 +11,17 @@ use http::{Method, Request, Response, request};
 use http_body_util::{Either, Full};
 use tower::Service;
 
-use super::{App, fib, router};
+use super::{App, error::ApiError, fib, router};
+use crate::fib::FibIndex;
 
 /// Of an answer: one piece, or whatever the router has.
 pub(super) type AnswerBody = Either<Full<Bytes>, Body>;
+
+/// What a request is for.
+pub(super) enum Wanted {
+    Number(Result<FibIndex, ApiError>),
+    Other(Box<Request<Body>>),
+}
 
 /// Both ways. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -29,12 +36,22 @@ impl Front {
         Self { router: router(app.clone()), app }
     }
 
-    pub(super) async fn answer(&self, head: request::Parts) -> Response<AnswerBody> {
+    /// What a request is for. Of its head nothing is left if that is a number.
+    pub(super) fn wanted(&self, head: request::Parts) -> Wanted {
         if head.method == Method::GET && fib::is_number(head.uri.path()) {
-            return fib::answer(&self.app, head.uri.path()).await.map(Either::Left);
+            return Wanted::Number(fib::index(head.uri.path(), self.app.max_n));
         }
-        let request = Request::from_parts(head, Body::empty());
-        let Ok(response) = self.router.clone().call(request).await;
-        response.map(Either::Right)
+        Wanted::Other(Box::new(Request::from_parts(head, Body::empty())))
+    }
+
+    pub(super) async fn answer(&self, wanted: Wanted) -> Response<AnswerBody> {
+        match wanted {
+            Wanted::Number(n) => fib::answer(&self.app, n).await.map(Either::Left),
+            Wanted::Other(request) => {
+                // In a box, as numbers have no use for room for it.
+                let Ok(response) = Box::pin(self.router.clone().call(*request)).await;
+                response.map(Either::Right)
+            }
+        }
     }
 }

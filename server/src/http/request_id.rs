@@ -20,7 +20,10 @@ const MAX_BYTES: usize = 64;
 /// The caller's id if it is 1 to 64 visible ASCII characters, else a new one.
 pub(super) fn of(headers: &HeaderMap) -> HeaderValue {
     match headers.get(NAME) {
-        Some(id) if is_valid(id.as_bytes()) => id.clone(),
+        // A copy: a clone would keep the whole head.
+        Some(id) if is_valid(id.as_bytes()) => {
+            HeaderValue::from_bytes(id.as_bytes()).unwrap_or_else(|_| make())
+        }
         _ => make(),
     }
 }

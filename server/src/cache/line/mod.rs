@@ -152,6 +152,7 @@ impl Line {
         self.tasks.wait().await;
     }
 
+    /// Each call that is made alone is in a box: nearly all go by the queue, and would be ten times as large.
     async fn call<Q, A>(
         &self,
         queue: &mpsc::Sender<Call<Q, A>>,
@@ -162,7 +163,7 @@ impl Line {
         let deadline = Instant::now() + self.timeout;
         let loner = alone.load(Ordering::Relaxed);
         if loner != 0 && self.channel.instance() == Some(loner) {
-            return call_alone(request, deadline).await;
+            return Box::pin(call_alone(request, deadline)).await;
         }
         let (reply, answer) = oneshot::channel();
         queue.try_send(Call { request, reply }).map_err(|error| match error {
@@ -172,7 +173,7 @@ impl Line {
         match time::timeout_at(deadline, answer).await {
             Ok(Ok(Reply::Answered(answer))) => Ok(answer),
             Ok(Ok(Reply::Unavailable(why))) => Err(why),
-            Ok(Ok(Reply::CallAlone(request))) => call_alone(request, deadline).await,
+            Ok(Ok(Reply::CallAlone(request))) => Box::pin(call_alone(request, deadline)).await,
             // The driver has ended.
             Ok(Err(_)) => Err(Unavailable::Down),
             Err(_) => Err(Unavailable::TimedOut),
