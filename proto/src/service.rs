@@ -128,16 +128,16 @@ impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let keys = check_all("keys", request.into_inner().keys, check_key)?;
-        Ok(Response::new(DeleteResponse { removed: self.cache.cache.delete(&keys).await? }))
+        Ok(Response::new(DeleteResponse { removed: self.cache.cache.delete(&keys).await.map_err(failure)? }))
     }
 
     async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
-        self.cache.cache.flush().await?;
+        self.cache.cache.flush().await.map_err(failure)?;
         Ok(Response::new(FlushResponse {}))
     }
 
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
-        self.cache.cache.stats().await.map(Response::new)
+        self.cache.cache.stats().await.map(Response::new).map_err(failure)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::Entry;
 
-/// Has Get and Set only, which wait for the gate if the key says so.
+/// Has Get and Set, which wait for the gate if the key says so. What else there is fails with OK.
 struct Simple {
     map: Mutex<HashMap<String, Bytes>>,
     gate: Semaphore,
@@ -47,6 +47,18 @@ impl Cache for Simple {
         self.wait(&entry.key).await?;
         self.map.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.key, entry.value);
         Ok(())
+    }
+
+    async fn delete(&self, _keys: &[String]) -> Result<u64, Status> {
+        Err(Status::ok("it is well"))
+    }
+
+    async fn flush(&self) -> Result<(), Status> {
+        Err(Status::ok("it is well"))
+    }
+
+    async fn stats(&self) -> Result<StatsResponse, Status> {
+        Err(Status::ok("it is well"))
     }
 }
 
@@ -209,8 +221,11 @@ async fn a_cache_that_fails_with_ok_has_failed_all_the_same() {
             .await
             .unwrap_err()
             .code(),
+        service.delete(Request::new(DeleteRequest { keys: keys(&[key]) })).await.unwrap_err().code(),
+        service.flush(Request::new(FlushRequest {})).await.unwrap_err().code(),
+        service.stats(Request::new(StatsRequest {})).await.unwrap_err().code(),
     ];
-    assert_eq!(codes, [Code::Unknown; 4]);
+    assert_eq!(codes, [Code::Unknown; 7]);
     let errors = one(&service.cache, sets(1, vec![set(key, "1")])).await.set_errors;
     assert_eq!(errors.iter().map(|error| Code::from(error.code)).collect::<Vec<_>>(), [Code::Unknown]);
 }
