@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use cache_contract::{Plugin, entry, get, value};
@@ -78,6 +79,17 @@ async fn stopped_and_continued() {
 }
 
 #[tokio::test]
+async fn stopped_while_nobody_asks() {
+    let Some(redis) = Redis::start("stopped_while_nobody_asks") else { return };
+    let plugin = redis.plugin(&["--timeout=300ms", "--connect-timeout=300ms"]).await;
+    redis.signal(Signal::STOP);
+    plugin.until_serving(false).await;
+    redis.signal(Signal::CONT);
+    plugin.until_serving(true).await;
+    plugin.end().await;
+}
+
+#[tokio::test]
 async fn loading() {
     let Some(mut redis) = Redis::start("loading") else { return };
     let plugin = redis.plugin(&[]).await;
@@ -137,6 +149,33 @@ async fn a_replica_is_read_and_takes_nothing_until_it_is_the_primary() {
     plugin.set(entry("k", "new", None)).await.expect("it is the primary");
     plugin.end().await;
     other.end().await;
+}
+
+#[tokio::test]
+async fn address_that_leads_to_another_primary_is_followed_though_the_old_one_is_there() {
+    const TEST: &str = "address_that_leads_to_another_primary_is_followed_though_the_old_one_is_there";
+    let (Some(mut new), Some(old)) = (Redis::down(TEST), Redis::start(TEST)) else { return };
+    let port = free_port();
+    new.args(&["--port", &port]);
+    new.up();
+    let address = old.directory().join("primary.sock");
+    symlink(old.socket(), &address).unwrap();
+    let url = format!("--url=unix://{}", address.display());
+    let plugin = Plugin::start(PROGRAM, [&*url, "--timeout=30s"]).await;
+    store(&plugin).await;
+
+    let _: Value = old.command(&["REPLICAOF", "127.0.0.1", &port]);
+    let status = plugin.set(entry("k", "new", None)).await.expect_err("it is read-only");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    let next = old.directory().join("next.sock");
+    symlink(new.socket(), &next).unwrap();
+    fs::rename(next, address).unwrap();
+    plugin_testkit::until("stores to reach the new one", async || {
+        plugin.set(entry("k", "new", None)).await.is_ok()
+    })
+    .await;
+    assert_eq!(new.command::<usize>(&["DBSIZE"]), 1);
+    plugin.end().await;
 }
 
 #[tokio::test]
