@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use e2e::file::copy;
 use e2e::load::Load;
 use e2e::wait::wait_until;
 use e2e::{Server, binary, http, process, rogue};
@@ -58,9 +58,7 @@ fn old_instance_is_let_go_of_at_once_when_another_takes_over_under_load() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("fib-cache-copy");
     let place = |name: &str| {
-        let copy = directory.path().join(name);
-        fs::copy(binary("fib-cache-memory"), &copy).unwrap();
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = copy(&binary("fib-cache-memory"), &directory.path().join(name));
         fs::rename(copy, &program).unwrap();
     };
     place("first");

@@ -17,6 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -264,8 +265,7 @@ fn socket_dir(command: &Command) -> Option<PathBuf> {
 
 fn spawn(mut command: Command, exit: watch::Receiver<Option<Exit>>) -> io::Result<(Child, Started)> {
     let started = Instant::now();
-    #[expect(clippy::disallowed_methods, reason = "this is the one place where plugins are started")]
-    let mut child = command.spawn()?;
+    let mut child = execute(&mut command)?;
     let pid = Pid::from_child(&child);
     let shared =
         Arc::new(Shared { pid, life: Mutex::new(Life { state: State::Running, step: StopStep::Nothing }) });
@@ -274,6 +274,25 @@ fn spawn(mut command: Command, exit: watch::Receiver<Option<Exit>>) -> io::Resul
         return Err(io::Error::other("the plugin was started without pipes"));
     };
     Ok((child, Started { process, stdout: stdout.into(), stderr: stderr.into() }))
+}
+
+/// How long an executable may be open for writing. Whoever has just written one and closed it has done what he can, but a child
+/// that another thread makes at that time has the descriptor, too, until it executes its own program (golang/go#22315).
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Starts the program, as soon as nobody has it open for writing any more.
+fn execute(command: &mut Command) -> io::Result<Child> {
+    let begun = Instant::now();
+    loop {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place where plugins are started")]
+        let spawned = command.spawn();
+        match spawned {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && begun.elapsed() < BUSY => {
+                thread::sleep(BUSY / 200);
+            }
+            spawned => return spawned,
+        }
+    }
 }
 
 /// Blocks until the child has ended, and leaves it to be reaped.
@@ -295,6 +314,45 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         Process::start(command, (), tempfile::tempdir().unwrap()).await.unwrap()
+    }
+
+    /// A program that is open for writing.
+    fn open_program(dir: &std::path::Path) -> (PathBuf, std::fs::File) {
+        let path = dir.join("program");
+        let mut program = std::fs::File::create(&path).unwrap();
+        io::Write::write_all(&mut program, b"#!/bin/sh\nexit 7\n").unwrap();
+        program.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        (path, program)
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_open_for_writing_is_started_once_it_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, program) = open_program(dir.path());
+        let (mut attempts, attempt) = io::pipe().unwrap();
+        let mut command = Command::new(path);
+        #[expect(unsafe_code, reason = "there is no other way to see an attempt that fails")]
+        // SAFETY: it writes to a descriptor, and does nothing else.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+                io::Write::write_all(&mut &attempt, b".")
+            });
+        }
+        let starting = tokio::spawn(Process::start(command, (), dir));
+        // With the second attempt the first has failed.
+        let both = move || io::Read::read_exact(&mut attempts, &mut [0; 2]).map(|()| attempts);
+        let _attempts = tokio::task::spawn_blocking(both).await.unwrap().unwrap();
+        drop(program);
+        let exit = starting.await.unwrap().unwrap().process.exited().await;
+        assert_eq!(exit.status, ExitKind::Code(7));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_stays_open_for_writing_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, _program) = open_program(dir.path());
+        let error = Process::start(Command::new(path), (), dir).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The bench itself, for moments, with programs as they are built for tests: what it says means nothing then, but it says it.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -166,10 +166,8 @@ impl Bench {
         }
         // A busy machine must not make it calculate: that is not what is tested here.
         let server = e2e::binary("fib-server");
-        let script = format!("#!/bin/sh\nexec '{}' --cache-timeout=30s \"$@\"\n", server.display());
-        let path = bench.program("fib-server");
-        fs::write(&path, script).expect("it can be written");
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("it is ours");
+        let command = format!("exec '{}' --cache-timeout=30s \"$@\"", server.display());
+        e2e::file::script(&bench.directory.path().join("programs"), "fib-server", &command);
         bench
     }
 
