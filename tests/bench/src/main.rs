@@ -73,7 +73,7 @@ struct Args {
     #[arg(long, value_delimiter = ',', value_enum)]
     rows: Vec<Row>,
 
-    /// Starts of each row; 0 leaves out all that happens once.
+    /// Starts of each row, and kills of its plugin; 0 leaves out all that happens once.
     #[arg(long, value_name = "COUNT", default_value_t = 11)]
     starts: usize,
 

@@ -34,9 +34,9 @@ pub(crate) struct Moments {
 /// How a server came back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Recovery {
-    /// Nine tenths of the rate, from the cache, so many milliseconds after the kill.
-    After(f64),
-    /// Not within the time that was watched.
+    /// Nine tenths of the rate, from the cache, so many milliseconds after each kill.
+    After(Spread),
+    /// Once not within the time that was watched.
     Never,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn measure(rows: &[Row], folder: &Path, sizes: Sizes) -> Result<Vec<M
         let (herd_s, herd_cpu_s) = herd(&server, sizes.herd)?;
         let abandoned_cpu_s = abandoned(&server, sizes.abandoned)?;
         drop(server);
-        let killed = if row.has_plugin() { Some(recovery(*row, folder)?) } else { None };
+        let killed = if row.has_plugin() { recovery(*row, folder, sizes.starts)? } else { None };
         let [first_answer_ms, first_hit_ms] = [|start: &Start| start.answer, |start: &Start| start.hit]
             .map(|of| Spread::of(starts.iter().map(of)));
         let row = *row;
@@ -161,8 +161,20 @@ fn abandoned(server: &Running, n: u8) -> Result<f64, Failure> {
     Ok(last.saturating_sub(before).as_secs_f64())
 }
 
-/// Kills a plugin under load.
-fn recovery(row: Row, folder: &Path) -> Result<Recovery, Failure> {
+/// Kills so many plugins under load, one after the other.
+fn recovery(row: Row, folder: &Path, kills: usize) -> Result<Option<Recovery>, Failure> {
+    let mut times = Vec::new();
+    for _ in 0..kills {
+        match back_after(row, folder)? {
+            Some(millis) => times.push(millis),
+            None => return Ok(Some(Recovery::Never)),
+        }
+    }
+    Ok(Spread::of(times).map(Recovery::After))
+}
+
+/// Kills a plugin under load; `None` if the server is not back in time.
+fn back_after(row: Row, folder: &Path) -> Result<Option<f64>, Failure> {
     let server = Running::start_warm(row, folder)?;
     let mut clients = Clients::connect(server.address, UNDER_LOAD, Keys::Hot)?;
     clients.ask(20 * SLICE)?;
@@ -174,10 +186,10 @@ fn recovery(row: Row, folder: &Path) -> Result<Recovery, Failure> {
     while killed.elapsed() < RECOVERS_WITHIN {
         let slice = clients.ask(SLICE)?;
         if slice.hit_share() > 0.99 && slice.per_second() >= 0.9 * usual {
-            return Ok(Recovery::After(millis(killed.elapsed())));
+            return Ok(Some(millis(killed.elapsed())));
         }
     }
-    Ok(Recovery::Never)
+    Ok(None)
 }
 
 fn millis(duration: Duration) -> f64 {

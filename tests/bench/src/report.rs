@@ -160,7 +160,9 @@ pub(crate) fn moments(all: &[Moments], herd: u8, abandoned: u8) -> String {
         };
         let killed = match moments.killed {
             None => none(),
-            Some(Recovery::After(millis)) => format!("{millis:.0}"),
+            Some(Recovery::After(Spread { median, least, most })) => {
+                format!("{median:.0} ({least:.0}-{most:.0})")
+            }
             Some(Recovery::Never) => "never".to_owned(),
         };
         let resident: Vec<_> = moments.resident_mib.iter().map(|mib| format!("{mib:.1}")).collect();
