@@ -17,7 +17,6 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -280,6 +279,10 @@ fn spawn(mut command: Command, exit: watch::Receiver<Option<Exit>>) -> io::Resul
 /// that another thread makes at that time has the descriptor, too, until it executes its own program (golang/go#22315).
 const BUSY: Duration = Duration::from_secs(1);
 
+/// Between two attempts to start an executable that is open for writing: the kernel tells nobody that it is not any more. This
+/// thread has nothing else to do.
+const BUSY_LOOK: Duration = Duration::from_millis(5);
+
 /// Starts the program, as soon as nobody has it open for writing any more.
 fn execute(command: &mut Command) -> io::Result<Child> {
     let begun = Instant::now();
@@ -288,7 +291,7 @@ fn execute(command: &mut Command) -> io::Result<Child> {
         let spawned = command.spawn();
         match spawned {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && begun.elapsed() < BUSY => {
-                thread::sleep(BUSY / 200);
+                std::thread::sleep(BUSY_LOOK);
             }
             spawned => return spawned,
         }

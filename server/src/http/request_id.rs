@@ -19,13 +19,9 @@ const MAX_BYTES: usize = 64;
 
 /// The caller's id if it is 1 to 64 visible ASCII characters, else a new one.
 pub(super) fn of(headers: &HeaderMap) -> HeaderValue {
-    match headers.get(NAME) {
-        // A copy: a clone would keep the whole head.
-        Some(id) if is_valid(id.as_bytes()) => {
-            HeaderValue::from_bytes(id.as_bytes()).unwrap_or_else(|_| make())
-        }
-        _ => make(),
-    }
+    let given = headers.get(NAME).map(HeaderValue::as_bytes).filter(|id| is_valid(id));
+    // A copy: a clone would keep the whole head.
+    given.and_then(|id| HeaderValue::from_bytes(id).ok()).unwrap_or_else(make)
 }
 
 fn is_valid(id: &[u8]) -> bool {
