@@ -1,9 +1,7 @@
 //! What tests of whole processes share.
 #![allow(dead_code, unused_imports, reason = "every file of tests uses some of it")]
 
-use std::io::Write;
 use std::ops::{Deref, DerefMut};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use plugin_sdk::PluginAddress;
@@ -43,11 +41,7 @@ pub(crate) fn sample() -> Launch {
 
 /// A plugin that is a shell script.
 pub(crate) fn script(dir: &Path, text: &str) -> Launch {
-    let path = dir.join("plugin");
-    let mut file = std::fs::File::create(&path).expect("the directory is there");
-    file.write_all(format!("#!/bin/sh\n{text}\n").as_bytes()).expect("there is room");
-    file.set_permissions(std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    launch_of(path)
+    launch_of(e2e::file::script(dir, "plugin", text))
 }
 
 /// Starts, with the whole cause in the panic if it does not work.
