@@ -329,7 +329,8 @@ mod tests {
             (&["--plugin-backoff=fast"], "--plugin-backoff"),
             (&["--plugin-max-restarts=5"], "--plugin-max-restarts"),
             (&["--plugin-max-restarts=x/1m"], "--plugin-max-restarts"),
-            (&["--plugin-max-starts=0"], "--plugin-max-starts"),
+            (&["--plugin-max-starts=0"], "at least 1"),
+            (&["--max-connections=many"], "at least 1"),
             (&["--plugin-restart=perhaps"], "--plugin-restart"),
             (&["--plugin-probe-timeout=0s"], "--plugin-probe-timeout"),
             (&["--plugin-settle=soon"], "--plugin-settle"),
@@ -373,6 +374,7 @@ mod tests {
             named(&all),
             ["--cache-plugin-arg", "--cache-plugin-env", "--plugin-watch", "--plugin-lazy"]
         );
+        assert_eq!(named(&["--cache-plugin-checksum=sha256:12"]), ["--cache-plugin-checksum"]);
         assert_eq!(named(&[&all[..], &["--cache-plugin-path=/bin/true"]].concat()), [""; 0]);
         // An attached plugin that is lazy is connected to with the first request.
         assert_eq!(named(&[attach, all[0], all[1], all[3]]), ["--cache-plugin-arg", "--cache-plugin-env"]);

@@ -3,6 +3,7 @@
 use std::{
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -125,7 +126,7 @@ pub(super) struct Args {
 
     /// Starts in a row that may fail before the plugin is given up, until an operator or a new file starts it anew. One
     /// that starts and says that it cannot work yet is not given up.
-    #[arg(long, env = "FIB_PLUGIN_MAX_STARTS", value_name = "COUNT", default_value = "5")]
+    #[arg(long, env = "FIB_PLUGIN_MAX_STARTS", value_name = "COUNT", value_parser = count::<NonZeroU32>, default_value = "5")]
     pub(super) plugin_max_starts: NonZeroU32,
 
     /// Restarts after which a plugin that serves and dies is given up, as COUNT/DURATION [default: no limit].
@@ -218,7 +219,7 @@ pub(super) struct Args {
 
     /// Connections open at the same time; more wait in the listen queue. At most the limit on open files (ulimit -Hn)
     /// less 64.
-    #[arg(long, env = "FIB_MAX_CONNECTIONS", value_name = "COUNT", default_value = "10000")]
+    #[arg(long, env = "FIB_MAX_CONNECTIONS", value_name = "COUNT", value_parser = count::<NonZeroUsize>, default_value = "10000")]
     pub(super) max_connections: NonZeroUsize,
 }
 
@@ -270,6 +271,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         d if d > MAX_DURATION => Err("must be at most a hundred years".into()),
         d => Ok(d),
     }
+}
+
+/// Reads a number that is not zero.
+fn count<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "must be a number, and at least 1".into())
 }
 
 fn threads(text: &str) -> Result<NonZeroUsize, String> {

@@ -72,6 +72,7 @@ pub(super) fn warnings(args: &Args) -> Vec<String> {
     let flags = [
         ("--cache-plugin-arg", !args.cache_plugin_arg.is_empty()),
         ("--cache-plugin-env", !args.cache_plugin_env.is_empty()),
+        ("--cache-plugin-checksum", args.cache_plugin_checksum.is_some()),
         ("--plugin-watch", args.plugin_watch && !is_attached),
         ("--plugin-lazy", args.plugin_lazy && !is_attached),
     ];
