@@ -105,6 +105,23 @@ fn instance_that_is_not_well_in_time_does_not_take_over() {
     let server = Server::start_with_plugin([MEMORY, "--plugin-start-timeout=2s", "--cache-expiration=10m"]);
     let dir = tempfile::tempdir().expect("a directory can be made");
     does_not_take_over(&server, &rogue(dir.path(), "not-serving"), "NOT_SERVING");
+    does_not_take_over(&server, &script(dir.path(), "silent", "exec sleep 1000"), "handshake");
+}
+
+#[test]
+fn instance_that_hangs_before_it_has_proven_itself_does_not_take_over() {
+    let server = Server::start_with_plugin([
+        MEMORY,
+        "--plugin-settle=60s",
+        "--plugin-probe-interval=200ms",
+        "--plugin-probe-timeout=1s",
+        "--cache-expiration=10m",
+    ]);
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let hangs =
+        format!("(sleep 1; kill -STOP $$) >&- 2>&- & exec '{}'", binary("fib-cache-memory").display());
+    does_not_take_over(&server, &script(dir.path(), "hangs", &hangs), "health checks");
+    wait_until("all but the old instance to be gone", || server.processes().len() == 2);
 }
 
 /// A reload to `program` fails, the operator and the log are told why, and the plugin has all that it had.

@@ -699,6 +699,35 @@ async fn the_successor_takes_over_at_once_if_the_old_instance_dies_meanwhile() {
 }
 
 #[tokio::test]
+async fn the_start_of_a_successor_is_the_next_start_if_the_old_instance_dies_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    let slow = script(
+        dir.path(),
+        &format!("until [ -e '{}' ]; do sleep 0.01; done; NEXT=yes exec {SAMPLE}", go.display()),
+    );
+    let plugin = Supervisor::launch(sample())
+        .policy(RestartPolicy { backoff: Backoff::constant(Duration::from_secs(3_600)), ..fast() })
+        .swap(Swap { settle: Duration::from_secs(3_600), ..quick_swap() })
+        .start();
+    let handle = plugin.handle();
+    let first = serving(handle).await;
+    let reload = tokio::spawn({
+        let (handle, program) = (handle.clone(), slow.program().to_path_buf());
+        async move { handle.reload(Some(program)).await }
+    });
+    until("the new instance starts", async || names(handle).contains(&"swap-started")).await;
+    signal(pid(&first), Signal::KILL);
+    until("the old instance has ended", async || names(handle).contains(&"ended")).await;
+    std::fs::write(go, "").unwrap();
+    let reloaded = tokio::time::timeout(LIMIT, reload).await.expect("it takes over");
+    let second = reloaded.unwrap().unwrap().expect("it serves");
+    assert_eq!(second.instance, first.instance + 1);
+    assert_eq!(client(handle).env("NEXT".to_owned()).await.unwrap().into_inner(), "yes");
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
 async fn what_the_old_instance_knows_can_be_handed_over() {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let plugin = Supervisor::launch(sample())
