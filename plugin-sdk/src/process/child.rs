@@ -203,7 +203,7 @@ pub fn kill_all(limit: Duration) -> usize {
     }
 }
 
-/// The thread's whole life: start, tell, wait, sweep the group, reap, sweep what has left it, publish.
+/// The thread's whole life: start, tell, wait, sweep the group, reap, sweep what has left it, publish, bury.
 fn attend(
     command: Command,
     needed: impl Send,
@@ -253,6 +253,18 @@ fn attend(
     publish.send_replace(Some(exit));
     if !was_asked {
         end_marked(&dirs);
+    }
+    bury_group(shared.pid);
+}
+
+/// Reaps what was left of the group, which was killed, where this process is the one that orphans are given to: process 1 of
+/// a container, or a subreaper. Anywhere else it has no such children. While there are any, the number is theirs.
+fn bury_group(leader: Pid) {
+    loop {
+        match rustix::process::waitid(WaitId::Pgid(Some(leader)), WaitIdOptions::EXITED) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
     }
 }
 

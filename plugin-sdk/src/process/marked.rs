@@ -26,14 +26,16 @@ pub(crate) fn end_marked(dirs: &[PathBuf]) -> usize {
 mod linux {
     use std::ffi::OsStr;
     use std::io::Read;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::MetadataExt;
     use std::path::{Path, PathBuf};
     use std::time::{Duration, Instant};
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
+    use rustix::process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, geteuid, pidfd_open, pidfd_send_signal, waitid,
+    };
 
     use crate::handshake::UNIX_SOCKET_DIR;
 
@@ -136,6 +138,8 @@ mod linux {
         let rest = Timespec::try_from(rest).unwrap_or_default();
         // Interrupted or not: what is not gone is found in the next round.
         let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&rest));
+        // It is a child of this process where that is whom orphans are given to.
+        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }
 
     #[cfg(test)]
