@@ -17,3 +17,8 @@ pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Largest header list that is taken, go's value: long error texts travel in trailers, and hyper's own limit is 16 KiB.
 pub(crate) const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Bytes that a whole connection takes before they are read: as many as HTTP/2 can say. h2 gives this window back only for
+/// what was read, so that with a smaller one a few streams that are read slowly would stop all other calls, health checks
+/// among them. What is kept in memory is bounded by the window of each stream.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;

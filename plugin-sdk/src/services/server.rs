@@ -5,7 +5,7 @@ use tower::layer::util::{Identity, Stack};
 
 use super::deadline::DeadlineLayer;
 use super::panic::CatchPanicLayer;
-use crate::limits::MAX_HEADER_LIST_BYTES;
+use crate::limits::{CONNECTION_WINDOW_BYTES, MAX_HEADER_LIST_BYTES};
 
 /// Calls that a peer may have given up before the server has looked at them; each takes a few hundred bytes of memory. h2's own
 /// limit is 20, against strangers who make work for a server. A host that gives up calls to a plugin which is busy, or
@@ -16,6 +16,7 @@ const MAX_CALLS_GIVEN_UP: usize = 64 * 1024;
 pub(crate) fn server() -> Server<Stack<CatchPanicLayer, Stack<DeadlineLayer, Identity>>> {
     Server::builder()
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_pending_accept_reset_streams(Some(MAX_CALLS_GIVEN_UP))
         .layer(DeadlineLayer)
         .layer(CatchPanicLayer)

@@ -13,7 +13,7 @@ use tower::Service;
 
 use super::{Stream, Tls, UnixSocket};
 use crate::PluginAddress;
-use crate::limits::MAX_HEADER_LIST_BYTES;
+use crate::limits::{CONNECTION_WINDOW_BYTES, MAX_HEADER_LIST_BYTES};
 use crate::services::BrokerError;
 
 /// Opens a raw connection.
@@ -60,6 +60,7 @@ pub(crate) async fn channel(dial: impl Dial, tls: Option<Tls>) -> Result<Channel
     // none of tonic's business.
     Endpoint::from_static("http://localhost")
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         // A connection has to survive any number of calls that were given up; h2 would close it after 1,024.
         .http2_max_local_error_reset_streams(None)
         .connect_with_connector(Connector { dial, tls })

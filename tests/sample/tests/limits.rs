@@ -1,7 +1,8 @@
 //! How long a message, an error text and metadata may be.
 
 use plugin_sdk::MAX_MESSAGE_BYTES;
-use support::{sample, start};
+use support::{LIMIT, sample, start};
+use tokio_stream::{StreamExt, pending};
 use tonic::{Code, Request};
 
 mod support;
@@ -27,6 +28,25 @@ async fn a_message_over_the_limit_is_refused_by_its_receiver_and_taken_where_the
     refused(client.echo(message.clone()).await.unwrap_err());
     let mut client = client.max_decoding_message_size(raised);
     assert!(client.echo(message.clone()).await.unwrap().into_inner() == message);
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn streams_that_nobody_reads_do_not_hold_up_other_calls() {
+    let (plugin, mut client) = start(&sample()).await;
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        // More than one stream may have unread, in either direction.
+        let words = tokio_stream::iter(vec!["x".repeat(1 << 20); 6]).chain(pending());
+        unread.push(client.chat(words).await.unwrap());
+    }
+    // One after the other, so that all that can be sent on the streams has been.
+    for _ in 0..100 {
+        let who = tokio::time::timeout(LIMIT, client.who(())).await.expect("an answer");
+        assert_eq!(who.unwrap().into_inner(), "rust 1");
+        assert!(client.echo(vec![7; 100_000]).await.unwrap().into_inner().len() == 100_000);
+    }
+    drop(unread);
     plugin.shutdown().await;
 }
 
