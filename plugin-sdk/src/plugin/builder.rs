@@ -324,7 +324,11 @@ impl PluginBuilder {
         let outcome = self.mode().and_then(|mode| {
             super::init_logging();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(ServeError::Runtime)?.block_on(self.serve_as(mode))
+            let runtime = runtime.map_err(ServeError::Runtime)?;
+            let outcome = runtime.block_on(self.serve_as(mode));
+            // To drop it would wait for blocking work, however long that takes: a name that is looked up, for one.
+            runtime.shutdown_background();
+            outcome
         });
         outcome.map_or_else(|error| error.report(), |()| ExitCode::SUCCESS)
     }

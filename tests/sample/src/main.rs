@@ -16,8 +16,12 @@ fn main() -> ExitCode {
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let chatty = has("--chatty");
     let limit = if has("--default-limits") { MAX_MESSAGE_BYTES } else { 4 * MAX_MESSAGE_BYTES };
-    let not_serving = has("--not-serving");
+    let (not_serving, blocking) = (has("--not-serving"), has("--blocking"));
     let services = move |context: &Context| {
+        if blocking {
+            // As the system's look-up of a name may be.
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(3_600)));
+        }
         if chatty {
             chat();
         }

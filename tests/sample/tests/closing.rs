@@ -63,6 +63,13 @@ async fn a_stream_that_hears_of_the_end_does_not_hold_it_up() {
 }
 
 #[tokio::test]
+async fn blocking_work_does_not_hold_the_end_up() {
+    let (plugin, _client) = start(&sample().arg("--blocking").shutdown_grace(LIMIT)).await;
+    let exit = plugin.shutdown().await;
+    assert!(exit.is_success() && exit.after == StopStep::Shutdown, "{exit}");
+}
+
+#[tokio::test]
 async fn a_stream_in_memory_that_hears_of_the_end_does_not_hold_it_up() {
     let (running, mut client) = in_memory().await;
     let mut answers = talk(&mut client).await;
