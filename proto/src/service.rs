@@ -5,10 +5,11 @@ mod trouble;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared};
-use futures_util::{FutureExt, Stream, StreamExt, future};
+use futures_util::{FutureExt, Stream, StreamExt, future, stream};
 use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -121,7 +122,7 @@ impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
         &self,
         requests: Request<Streaming<PipeRequest>>,
     ) -> Result<Response<Self::PipeStream>, Status> {
-        let requests = requests.into_inner().take_until(self.closing.clone());
+        let requests = all_come_until(self.closing.clone(), requests.into_inner());
         let answers = pipe(Arc::clone(&self.cache), self.leases, requests);
         Ok(Response::new(Box::pin(answers)))
     }
@@ -180,6 +181,18 @@ impl Leases {
 
 fn miss(reason: MissReason) -> Outcome {
     Outcome::Miss(Miss { reason: reason.into() })
+}
+
+/// Ends once `closing` is done, after what has come by then. (`take_until` looks at the end first.)
+fn all_come_until<T>(
+    mut closing: impl Future<Output = ()> + Unpin,
+    mut requests: impl Stream<Item = T> + Unpin,
+) -> impl Stream<Item = T> {
+    let requests = stream::poll_fn(move |cx| match requests.poll_next_unpin(cx) {
+        Poll::Pending => closing.poll_unpin(cx).map(|()| None),
+        come => come,
+    });
+    requests.fuse()
 }
 
 /// Answers batches as each is done. Ends after the last answer once there are no more requests, or with the first error.

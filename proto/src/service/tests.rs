@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::stream;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Semaphore;
 
@@ -377,4 +376,12 @@ async fn every_method_that_looks_up_grants_leases() {
         let Some(Outcome::Hit(hit)) = &response.outcome else { panic!("no hit: {response:?}") };
         assert_eq!(hit.max_age, Some(prost_types::Duration { seconds: 5, nanos: 0 }));
     }
+}
+
+#[tokio::test]
+async fn what_has_come_is_answered_before_the_stream_ends() {
+    let requests = stream::iter([1, 2]).chain(stream::pending());
+    let closing = future::ready(()).boxed().shared();
+    let come: Vec<_> = all_come_until(closing, requests).collect().await;
+    assert_eq!(come, [1, 2]);
 }
