@@ -68,7 +68,11 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(run(config, level));
-    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    match outcome {
+        // Calculations go on until the requests that want them are dropped, with the run time, and end with the process.
+        Ok(Stopped::AtOnce(_)) => runtime.shutdown_background(),
+        _ => runtime.shutdown_timeout(RUNTIME_SHUTDOWN),
+    }
     // A plugin that was not stopped in order, for want of time, was told to die when its handle was dropped.
     let left = plugin_sdk::host::kill_all(PLUGIN_REAP);
     if left > 0 {

@@ -1,12 +1,12 @@
 //! All parts put together: `Config` -> bind -> run.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use plugin_sdk::{
     host::{ControlOptions, ControlServer, PluginHandle, Supervised},
     one_line,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time};
 use tracing::{info, warn};
 
 use crate::{
@@ -16,6 +16,10 @@ use crate::{
     http::{self, App, Drained, Front},
     port_file::PortFile,
 };
+
+/// For calls to the plugin that are under way, or still to be made, when there are no requests any more. It is theirs alone, as
+/// `--cache-timeout` may be long.
+const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// A server that listens, and does not answer yet.
 #[derive(Debug)]
@@ -105,8 +109,13 @@ impl Service {
             warn!(connections, "drain timeout over, connections cut");
         }
         // Nobody waits for a number any more; what is left is to store those that were just calculated.
-        flights.finish().await;
-        cache.close().await;
+        let last_calls = async {
+            flights.finish().await;
+            cache.close().await;
+        };
+        if time::timeout(LAST_CALLS, last_calls).await.is_err() {
+            warn!("the cache plugin does not answer; it is stopped with calls open");
+        }
         if let Some(plugin) = plugin {
             plugin.shutdown().await;
         }

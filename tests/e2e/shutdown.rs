@@ -158,6 +158,25 @@ fn drain_timeout_bounds_the_wait() {
 }
 
 #[test]
+fn plugin_that_hangs_does_not_hold_the_end_up_for_as_long_as_calls_may_take() {
+    let mut server = Server::start_with_plugin([
+        MEMORY,
+        "--cache-timeout=10m",
+        "--plugin-probe-interval=10m",
+        "--drain-timeout=100ms",
+    ]);
+    server.wait_for_hit(10);
+    process::signal(server.plugin_pid(), Signal::STOP);
+    let before = process::open_descriptors(server.pid());
+    let address = server.address();
+    let caller = thread::spawn(move || http::send(address, "GET", "/fib/10"));
+    wait_until("the caller to be connected", || process::open_descriptors(server.pid()) > before);
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+    drop(caller.join());
+}
+
+#[test]
 fn second_signal_ends_the_server_at_once() {
     let mut server = Server::start_with_plugin([MEMORY, "--compute-timeout=10m", "--drain-timeout=10m"]);
     let address = server.address();
