@@ -162,7 +162,8 @@ impl Keeper {
         if self.reported.as_ref() == Some(&fault) {
             tracing::debug!(address = %self.address, %fault, "Redis is still away");
         } else {
-            tracing::warn!(address = %self.address, %fault, "Redis is away; nothing is cached until it is back");
+            // In the message, as it is all that `pluginctl status` has of a line.
+            tracing::warn!(address = %self.address, "{fault}; nothing is cached until that is over");
             self.reported = Some(fault);
         }
     }

@@ -1,6 +1,7 @@
 //! The flags as clap sees them: names, variables, help texts and the types that need no knowledge of one another.
 
 use std::{
+    fmt::Display,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     str::FromStr,
@@ -273,9 +274,21 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a number that is not zero.
-fn count<T: FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| "must be a number, and at least 1".into())
+/// Reads a number that is not zero, and not too large.
+fn count<T: Count>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("must be a number from 1 to {}", T::MAX))
+}
+
+trait Count: FromStr + Display {
+    const MAX: Self;
+}
+
+impl Count for NonZeroU32 {
+    const MAX: Self = Self::MAX;
+}
+
+impl Count for NonZeroUsize {
+    const MAX: Self = Self::MAX;
 }
 
 fn threads(text: &str) -> Result<NonZeroUsize, String> {

@@ -13,7 +13,7 @@
 //!
 //! Each body is JSON and ends with a newline, each answer has an `x-request-id`, and HEAD is GET without the body.
 //! Only what hyper refuses before there is a request is answered without a body: 400 for a head that is not HTTP,
-//! 414 and 431 for one that is too large.
+//! 431 for one that is too large; and the preface of HTTP/2, which is closed without a word.
 
 mod access_log;
 mod cache_status;

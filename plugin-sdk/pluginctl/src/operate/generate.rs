@@ -15,8 +15,9 @@ pub(crate) fn completions(shell: Shell) -> String {
     String::from_utf8_lossy(&script).trim_end().to_owned()
 }
 
-/// Writes `pluginctl.1`, and a page for each command, into a directory that is there.
+/// Writes `pluginctl.1`, and a page for each command, into a directory, which is made if it is not there.
 pub(crate) fn man(dir: &Path) -> Result<(), OperateError> {
-    clap_mangen::generate_to(Cli::command(), dir)
+    std::fs::create_dir_all(dir)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
         .map_err(|source| OperateError::Write { path: dir.display().to_string(), source })
 }
