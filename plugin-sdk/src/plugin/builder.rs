@@ -39,6 +39,8 @@ use crate::{AppVersion, AppVersions, MagicCookie, ReattachConfig, TlsConfig, Tls
 pub struct PluginBuilder {
     cookie: MagicCookie,
     versions: BTreeMap<AppVersion, Factory>,
+    /// A version that was given twice.
+    twice: Option<AppVersion>,
     pub(super) network: Network,
     pub(super) tls: Option<TlsConfig>,
     descriptors: Vec<&'static [u8]>,
@@ -105,6 +107,10 @@ pub enum ServeError {
     /// The plugin's author registered no version.
     #[error("this plugin has no application protocol version")]
     NoVersion,
+    /// The plugin's author registered a version twice. Several services of one version are added to one
+    /// [`Routes`](tonic::service::Routes).
+    #[error("this plugin has two sets of services for version {0}")]
+    VersionTwice(AppVersion),
     /// The host asked for something that makes no sense.
     #[error("the host's environment cannot be followed")]
     Environment(#[from] EnvProblem),
@@ -208,6 +214,7 @@ impl PluginBuilder {
         Self {
             cookie,
             versions: BTreeMap::new(),
+            twice: None,
             network: Network::default(),
             tls: None,
             descriptors: Vec::new(),
@@ -264,7 +271,7 @@ impl PluginBuilder {
             let routes = services(&context);
             Box::pin(std::future::ready(Ok(routes)))
         });
-        self.versions.insert(version.into(), make);
+        self.add(version.into(), make);
         self
     }
 
@@ -309,8 +316,14 @@ impl PluginBuilder {
             let making = services(context);
             Box::pin(async move { making.await.map_err(Into::into) })
         });
-        self.versions.insert(version.into(), make);
+        self.add(version.into(), make);
         self
+    }
+
+    fn add(&mut self, version: AppVersion, make: Factory) {
+        if self.versions.insert(version, make).is_some() {
+            self.twice = Some(version);
+        }
     }
 
     /// Runs the plugin to its end, for use as the last expression of `main`: installs logging, makes a
@@ -415,6 +428,9 @@ impl PluginBuilder {
 
     /// What to serve to hosts with these versions.
     pub(super) fn choose(&mut self, offered: &AppVersions) -> Result<Chosen, ServeError> {
+        if let Some(version) = self.twice {
+            return Err(ServeError::VersionTwice(version));
+        }
         let own: AppVersions = self.versions.keys().copied().collect();
         let app_version = own.negotiate(offered).ok_or(ServeError::NoVersion)?;
         let make = self.versions.remove(&app_version).ok_or(ServeError::NoVersion)?;

@@ -85,7 +85,7 @@ mod server {
                     received = chunks.recv() => match received {
                         Ok(chunk) => chunk,
                         Err(RecvError::Lagged(lost)) => {
-                            tracing::warn!(lost, "the host read too slowly: the oldest output was dropped");
+                            tracing::warn!(lost, "output was dropped, as it was written faster than this plugin's thread and its host could take it: the oldest pieces");
                             continue;
                         }
                         Err(RecvError::Closed) => return,

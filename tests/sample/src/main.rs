@@ -34,28 +34,24 @@ fn main() -> ExitCode {
     let mut plugin = PluginBuilder::new(cookie)
         .network(if has("--tcp") { Network::Tcp } else { Network::Unix })
         .descriptors(sample_plugin::FILE_DESCRIPTOR_SET)
-        .version(1, services)
         .version(2, services)
         .version(3, services);
-    if has("--no-database") {
-        plugin = plugin.try_version(1, async |_: Context| {
+    plugin = match () {
+        () if has("--no-database") => plugin.try_version(1, async |_: Context| {
             std::fs::File::open("/no/such/database").map(|_| Routes::default())
-        });
-    }
-    if has("--slow-database") {
-        plugin = plugin.try_version(1, async move |context: Context| {
+        }),
+        () if has("--slow-database") => plugin.try_version(1, async move |context: Context| {
             tracing::info!("waiting for the database");
             // What a slow database does: the host has to wait for its plugin meanwhile.
             tokio::time::sleep(Duration::from_millis(500)).await;
             Ok::<_, Infallible>(services(&context))
-        });
-    }
-    if has("--stuck-database") {
-        plugin = plugin.try_version(1, async |_: Context| {
+        }),
+        () if has("--stuck-database") => plugin.try_version(1, async |_: Context| {
             tracing::info!("waiting for the database");
             std::future::pending::<Result<_, Infallible>>().await
-        });
-    }
+        }),
+        () => plugin.version(1, services),
+    };
     if has("--long-drain") {
         plugin = plugin.drain_limit(Duration::from_secs(60));
     }

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use support::logged::{Line, Logged};
 use support::{contract, sample, signal, start, who};
 use tonic::Status;
+use tonic::service::Routes;
 
 mod support;
 
@@ -55,4 +56,16 @@ async fn a_plugin_that_waits_for_its_services_can_be_ended_in_order() {
     let error = spawned.handshake().await.unwrap_err();
     let LaunchError::Exited { exit, .. } = error else { panic!("{error:?}") };
     assert_eq!(exit.status, ExitKind::Code(0));
+}
+
+#[tokio::test]
+async fn services_of_a_version_that_has_some_already_are_an_error() {
+    let plugin = PluginBuilder::new(sample_plugin::cookie())
+        .version(1, |_context| Routes::default())
+        .version(1, |_context| Routes::default());
+    let error = InMemory::start(plugin, &contract(&[1])).await.unwrap_err();
+    assert!(
+        matches!(error, InMemoryError::Serve(ServeError::VersionTwice(version)) if version == 1),
+        "{error}"
+    );
 }

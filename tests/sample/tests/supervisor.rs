@@ -728,6 +728,19 @@ async fn the_start_of_a_successor_is_the_next_start_if_the_old_instance_dies_mea
 }
 
 #[tokio::test]
+async fn the_end_of_an_old_instance_is_told_as_its_own() {
+    let plugin = supervise(sample());
+    let handle = plugin.handle();
+    let old = serving(handle).await;
+    handle.reload(None).await.unwrap();
+    until("the old instance has ended", async || names(handle).contains(&"drained")).await;
+    let events = handle.events().kept();
+    let drained = events.iter().find(|event| event.entry.what.name() == "drained").unwrap();
+    assert_eq!(drained.entry.instance, Some(old.instance));
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
 async fn what_the_old_instance_knows_can_be_handed_over() {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let plugin = Supervisor::launch(sample())
@@ -865,6 +878,33 @@ async fn a_service_that_was_restarted_is_another_instance_though_nobody_has_seen
     std::fs::remove_file(&socket).unwrap();
     let _second = start();
     serving_after(plugin.handle(), &first).await;
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_call_for_which_there_is_no_connection_was_not_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("service.sock");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
+    let server = Server::builder().add_routes(Routes::default());
+    let serving_it = tokio::spawn(server.serve_with_incoming_shutdown(incoming, async {
+        let _either_way = stopped.await;
+    }));
+    let attach = Attach::to(format!("unix:{}", socket.display()).parse().unwrap(), contract(&[3]));
+    let probe = Probe { interval: Duration::from_secs(3_600), ..Probe::default() };
+    let plugin = Supervisor::attach(attach).policy(fast()).probe(probe).start();
+    let handle = plugin.handle();
+    serving(handle).await;
+    drop(stop);
+    serving_it.await.unwrap().unwrap();
+    std::fs::remove_file(&socket).unwrap();
+    let why = async || CallError::of(&who(handle).await.unwrap_err());
+    // The first may have been on the old connection.
+    until("the connection is gone", async || why().await == Some(CallError::Down)).await;
+    for _ in 0..20 {
+        assert_eq!(why().await, Some(CallError::Down), "none of them is held against the plugin");
+    }
     plugin.shutdown().await;
 }
 

@@ -55,7 +55,7 @@ pub struct PluginChannel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// There is no instance at the moment. Nothing was sent. `UNAVAILABLE`.
+    /// There is no instance at the moment, or no connection to it. Nothing was sent. `UNAVAILABLE`.
     #[error("the plugin is not running")]
     Down,
     /// There is one, and it is not well. Nothing was sent. `UNAVAILABLE`.
@@ -360,6 +360,8 @@ impl Service<Request<Body>> for PluginChannel {
                     Ok(response
                         .map(|body| Body::new(Answer { body: Some(body), call: Some(call), deadline })))
                 }
+                // It was not made, and so says nothing of how the plugin answers.
+                Err(error @ CallError::Down) => Err(error.into()),
                 Err(error) => Err(call.failed(error)),
             }
         })
@@ -372,8 +374,13 @@ async fn send(mut channel: Channel, request: Request<Body>) -> Result<Response<B
         Ok(()) => channel.call(request).await,
         Err(error) => Err(error),
     };
-    // tonic's own clock may be faster than ours.
-    answer.map_err(|error| if is_timeout(&error) { CallError::TimedOut } else { CallError::Interrupted })
+    answer.map_err(|error| match () {
+        // tonic's own clock may be faster than ours.
+        () if is_caused_by::<tonic::TimeoutExpired>(&error) => CallError::TimedOut,
+        // The connection is gone, and there is no other: news of the instance's end, or of its return, are on their way.
+        () if is_caused_by::<tonic::ConnectError>(&error) => CallError::Down,
+        () => CallError::Interrupted,
+    })
 }
 
 /// The deadline of a call, which its headers have afterwards.
@@ -395,10 +402,9 @@ async fn passed(deadline: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-fn is_timeout(error: &tonic::transport::Error) -> bool {
+fn is_caused_by<E: std::error::Error + 'static>(error: &tonic::transport::Error) -> bool {
     let first: &(dyn std::error::Error + 'static) = error;
-    std::iter::successors(Some(first), |error| error.source())
-        .any(|error| error.is::<tonic::TimeoutExpired>())
+    std::iter::successors(Some(first), |error| error.source()).any(|error| error.is::<E>())
 }
 
 /// A call that has reached its instance.

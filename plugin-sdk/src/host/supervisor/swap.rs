@@ -22,6 +22,7 @@ use super::apart::{NoOutcome, apart};
 use super::crash::OomKills;
 use super::instance::{self, Instance};
 use super::start::{NotStarted, Source, Started, Starting};
+use super::state::Live;
 use super::task::{Done, Reply, Task, answer};
 use super::{EventKind, OrderError, one_line};
 use crate::clock::after;
@@ -56,6 +57,7 @@ pub(super) enum Swapping {
 
 /// An instance that another has taken over from: calls to it end, then it does. Dropping it kills the instance.
 pub(super) struct Draining {
+    pub(super) live: Live,
     ended: Pin<Box<dyn Future<Output = usize> + Send>>,
     cut: CancellationToken,
 }
@@ -131,6 +133,7 @@ impl Draining {
     fn begin(old: Box<Instance>, limit: Duration) -> Self {
         // A call that finds it closed finds the new route as well, which is published.
         old.route.gate.close();
+        let live = old.live.clone();
         let cut = CancellationToken::new();
         let cutting = cut.clone();
         let ended = Box::pin(async move {
@@ -140,7 +143,7 @@ impl Draining {
             old.plugin.shutdown().await;
             open_calls
         });
-        Self { ended, cut }
+        Self { live, ended, cut }
     }
 
     /// Has the instance ended now, as one that is stopped is.

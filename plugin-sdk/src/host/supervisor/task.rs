@@ -409,8 +409,9 @@ impl Task {
 
     /// The instance that another had taken over from has ended.
     fn drained(&mut self, open_calls: usize) {
-        self.draining = None;
-        self.note(EventKind::Drained { open_calls });
+        if let Some(old) = self.draining.take() {
+            self.note_of(&old.live, EventKind::Drained { open_calls });
+        }
         match (self.machine.phase(), &self.work) {
             // The other was waiting for this one.
             (Phase::Stopping(_), Work::Nothing) => self.gone(),
@@ -832,11 +833,12 @@ impl Task {
         let drained = async {
             let mut draining = draining?;
             draining.cut();
-            Some(draining.ended().await)
+            let open_calls = draining.ended().await;
+            Some((draining.live, open_calls))
         };
         let (exit, drained, ()) = tokio::join!(work.end(), drained, candidate);
-        if let Some(open_calls) = drained {
-            self.note(EventKind::Drained { open_calls });
+        if let Some((old, open_calls)) = drained {
+            self.note_of(&old, EventKind::Drained { open_calls });
         }
         let why = StopReason::Shutdown;
         self.note(EventKind::Stopped { why });
