@@ -13,6 +13,13 @@ use crate::services::StdioWriter;
 /// How long the end of a capture waits for output that is still in the pipe. A child process may hold the pipe open.
 const FLUSH_LIMIT: Duration = Duration::from_millis(200);
 
+/// What a pipe holds, on Linux.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// How long pieces gather after one was copied. Each `println!` is a piece, and so many may wait for the host as the writer has
+/// room for, which is less than what a handler prints while nothing else of its thread goes on.
+const GATHERING: Duration = Duration::from_millis(1);
+
 /// A running capture.
 #[derive(Debug)]
 pub(crate) struct Capture {
@@ -54,11 +61,14 @@ impl Capture {
 }
 
 fn copy(mut pipe: File, mut writer: StdioWriter) {
-    let mut buffer = vec![0; 8 * 1024];
+    let mut buffer = vec![0; PIPE_BYTES];
     loop {
         match pipe.read(&mut buffer) {
             Ok(0) => return,
-            Ok(length) => _ = writer.write_all(&buffer[..length]),
+            Ok(length) => {
+                _ = writer.write_all(&buffer[..length]);
+                std::thread::sleep(GATHERING);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return,
         }

@@ -72,7 +72,10 @@ impl Sample for Service {
 
     #[expect(clippy::print_stdout, reason = "this is what the capture of stdout is for")]
     async fn print(&self, request: Request<String>) -> Result<Response<()>, Status> {
-        println!("{}", request.get_ref());
+        let times = request.metadata().get("times").and_then(|times| times.to_str().ok()?.parse().ok());
+        for _ in 0..times.unwrap_or(1) {
+            println!("{}", request.get_ref());
+        }
         Ok(Response::new(()))
     }
 

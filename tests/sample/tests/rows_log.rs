@@ -127,3 +127,15 @@ async fn what_is_printed_last_is_not_lost() {
         assert_eq!(said, expected);
     }
 }
+
+#[tokio::test]
+async fn lines_that_a_handler_prints_without_a_pause_are_not_lost() {
+    const LINES: usize = 20_000;
+    let logged = Logged::begin();
+    let (plugin, mut client) = start(&sample()).await;
+    let mut request = tonic::Request::new("a line".to_owned());
+    request.metadata_mut().insert("times", LINES.into());
+    client.print(request).await.unwrap();
+    assert!(plugin.shutdown().await.is_success());
+    assert_eq!(logged.said("stdout").len(), LINES);
+}
