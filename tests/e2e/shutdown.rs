@@ -125,6 +125,23 @@ fn grandchildren_of_the_server_are_killed() {
 }
 
 #[test]
+fn server_that_runs_out_of_descriptors_leaves_no_file() {
+    for limit in 8..24 {
+        let args = [MEMORY, "--port=0", "--plugin-backoff=1ms"];
+        let mut server = Server::begin_after(&format!("ulimit -n {limit}"), args);
+        wait_until("the plugin to be started, or that to fail", || {
+            let log = server.log();
+            let has_tried = log.events("start-failed") + log.events("serving") > 0;
+            has_tried || server.has_ended()
+        });
+        server.signal(Signal::TERM);
+        server.wait_for_exit();
+        assert_eq!(server.files(), Vec::<PathBuf>::new(), "with {limit} descriptors");
+        assert_eq!(server.processes(), Vec::<u32>::new(), "with {limit} descriptors");
+    }
+}
+
+#[test]
 fn server_ends_while_its_plugin_is_starting() {
     let mut args = rogue("silent");
     args.extend(["--plugin-start-timeout=10m", "--port=0"].map(str::to_owned));

@@ -34,7 +34,8 @@ mod linux {
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{
-        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, geteuid, pidfd_open, pidfd_send_signal, waitid,
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, child_subreaper, geteuid, getpid, pidfd_open,
+        pidfd_send_signal, waitid,
     };
 
     use crate::handshake::UNIX_SOCKET_DIR;
@@ -71,7 +72,7 @@ mod linux {
     fn others() -> impl Iterator<Item = Pid> {
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-        pids.filter(|pid| *pid != rustix::process::getpid())
+        pids.filter(|pid| *pid != getpid())
     }
 
     /// Kills the process if it is marked. Between the two looks its number becomes a descriptor, which never means
@@ -138,8 +139,15 @@ mod linux {
         let rest = Timespec::try_from(rest).unwrap_or_default();
         // Interrupted or not: what is not gone is found in the next round.
         let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&rest));
-        // It is a child of this process where that is whom orphans are given to.
-        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        if is_given_orphans() {
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+    }
+
+    /// Whether orphans become children of this process, which then has to reap them: as process 1 of a container, or as a
+    /// subreaper.
+    fn is_given_orphans() -> bool {
+        getpid() == Pid::INIT || child_subreaper().is_ok_and(|pid| pid.is_some())
     }
 
     #[cfg(test)]

@@ -35,6 +35,11 @@ enum BaseProblem {
     Open { path: PathBuf, mode: RawMode },
 }
 
+/// Whether a base is not used because others have made it.
+pub(super) fn is_taken(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<BaseProblem>())
+}
+
 /// In the user's runtime directory, in the temporary directory, and in `/tmp`, in the order in which they are tried.
 pub(super) fn candidates() -> Vec<Base> {
     let mut all: Vec<_> = user_dir().map(|dir| Base::new(dir.join("plugin-hosts"))).into_iter().collect();

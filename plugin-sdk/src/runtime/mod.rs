@@ -93,26 +93,36 @@ impl RuntimeDir {
 
     /// In the first base that will do. Where none does, because others have made them, in a new one with a random name.
     fn create(candidates: &[base::Base]) -> io::Result<Self> {
-        let mut failure = None;
-        let short = || candidates.iter().filter(|base| base.fits());
-        for base in short() {
+        let (mut failure, mut taken) = (None, Vec::new());
+        for base in candidates.iter().filter(|base| base.fits()) {
             match Self::create_in(base) {
                 Ok(dir) => return Ok(dir),
                 Err(error) => {
                     let dir = base.path().display();
                     tracing::warn!(%dir, %error, "a place for the host's directory is passed over");
+                    if base::is_taken(&error) {
+                        taken.push(base);
+                    }
                     failure.get_or_insert(error);
                 }
             }
         }
-        let another = short()
-            .map(base::Base::another)
-            .filter(base::Base::fits)
-            .find_map(|base| Self::create_in(&base).ok());
+        let others = taken.into_iter().map(base::Base::another).filter(base::Base::fits);
+        let another = others.map(|base| Self::create_in(&base)).find_map(Result::ok);
         another.ok_or_else(|| failure.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
     }
 
+    /// If it fails, it leaves nothing.
     fn create_in(base: &base::Base) -> io::Result<Self> {
+        Self::try_to_create_in(base).inspect_err(|error| {
+            if !base::is_taken(error) {
+                // It fails as long as there are others. Unlike most else it needs no descriptor, which may be what is missing.
+                let _ = std::fs::remove_dir(base.path());
+            }
+        })
+    }
+
+    fn try_to_create_in(base: &base::Base) -> io::Result<Self> {
         for _ in 0..ATTEMPTS {
             let opened = base.ensure()?;
             let name = format!("{}.{}", std::process::id(), base::random_text(RANDOM_CHARACTERS));
@@ -133,7 +143,10 @@ impl RuntimeDir {
                 }
             };
             let dir = Self { path, lock };
-            dir.write_name()?;
+            if let Err(error) = dir.write_name() {
+                let _ = std::fs::remove_dir(&dir.path);
+                return Err(error);
+            }
             return Ok(dir);
         }
         Err(io::Error::other(format!("no directory in {} could be locked", base.path().display())))
