@@ -12,9 +12,10 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     settings: &RedisConnectionInfo,
 ) -> Result<S, Fault> {
     let mut stream = BufReader::new(stream);
-    if let Some(password) = settings.password() {
+    if settings.username().is_some() || settings.password().is_some() {
         let mut auth = redis::cmd("AUTH");
-        auth.arg(settings.username()).arg(password);
+        // To a user who needs no password any will do; without AUTH it would be another user.
+        auth.arg(settings.username()).arg(settings.password().unwrap_or_default());
         ask(&mut stream, &auth).await.map_err(|fault| match fault {
             // Redis has no name for it that no password is wanted.
             Fault::Refused(name) if name == "ERR" => Fault::LoggedOut,

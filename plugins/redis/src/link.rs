@@ -11,6 +11,8 @@
 //! All calls share the connection: what is asked for at the same time goes out in one write, and replies come in the
 //! order of the commands. A call that gives up waiting leaves its place in the order, and nothing else, behind.
 
+use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use plugin_sdk::plugin::HealthReporter;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, Pipeline, RedisConnectionInfo, RedisResult, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
@@ -152,7 +154,7 @@ impl Keeper {
         if let Err(error) = self.address.refresh(connect).await {
             tracing::warn!(%error, "going by the last URL that could be read");
         }
-        timeout(connect, Line::open(&self.address)).await.unwrap_or(Err(Fault::TimedOut(connect)))
+        timeout(connect, Line::open(&self.address, connect)).await.unwrap_or(Err(Fault::TimedOut(connect)))
     }
 
     /// Tells everybody that Redis is away; the log only if it is news.
@@ -221,12 +223,13 @@ struct Line {
 }
 
 impl Line {
-    /// Connects, logs in, and makes sure that Redis works. Without a time limit.
-    async fn open(address: &Address) -> Result<Self, Fault> {
+    /// Connects, logs in, and makes sure that Redis works. `limit` is the time that whoever calls it has for that.
+    async fn open(address: &Address, limit: Duration) -> Result<Self, Fault> {
         let unreachable = |error| Fault::unreachable(&error);
         match address.info().addr() {
             ConnectionAddr::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
+                let addresses = lookup_host((host.as_str(), *port)).await.map_err(unreachable)?.collect();
+                let stream = connect_to_any(addresses, limit).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
                 Self::log_in(stream, address).await
             }
@@ -264,6 +267,21 @@ impl Line {
     }
 }
 
+/// Connects to the first that answers. None may take the time of all: a name's first address may be that of a machine that is
+/// gone.
+async fn connect_to_any(addresses: Vec<SocketAddr>, limit: Duration) -> io::Result<TcpStream> {
+    let share = limit / u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
+    let mut why = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => why = error,
+            Err(_) => why = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(why)
+}
+
 async fn within<T>(limit: Duration, reply: impl Future<Output = RedisResult<T>>) -> Result<T, Fault> {
     match timeout(limit, reply).await {
         Ok(reply) => reply.map_err(Fault::from),
@@ -276,3 +294,27 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a replica that was taken for the primary is connected to anew.
 const READ_ONLY_INTERVAL: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_is_not_waited_for_at_the_cost_of_the_next() {
+        let any = || "127.0.0.1:0".parse().expect("it is one");
+        let silent = TcpSocket::new_v4().expect("a socket");
+        silent.bind(any()).expect("a port");
+        let silent = silent.listen(1).expect("it listens");
+        let silent_address = silent.local_addr().expect("it has one");
+        // Connections that nobody accepts: the kernel answers no more once its queue is full.
+        let filling: Vec<_> = (0..8).map(|_| tokio::spawn(TcpStream::connect(silent_address))).collect();
+        while timeout(Duration::from_millis(200), TcpStream::connect(silent_address)).await.is_ok() {}
+        let good = TcpListener::bind(any()).await.expect("a port");
+        let addresses = vec![silent_address, good.local_addr().expect("it has one")];
+        let stream = connect_to_any(addresses, Duration::from_secs(3)).await.expect("the second answers");
+        assert_eq!(stream.peer_addr().ok(), good.local_addr().ok());
+        drop(filling);
+    }
+}

@@ -210,6 +210,19 @@ async fn user_locked_out() {
 }
 
 #[tokio::test]
+async fn user_without_a_password_is_the_user_who_is_named() {
+    let Some(redis) = Redis::start("user_without_a_password_is_the_user_who_is_named") else { return };
+    let words = ["SETUSER", "fib", "on", "nopass", "~fib:*", "+mget", "+pttl", "+eval", "+set", "+ping"];
+    let mut operator = redis.connection().expect("it runs");
+    let _: Value = redis::cmd("ACL").arg(&words).query(&mut operator).expect("Redis is there");
+    let plugin = Plugin::start(PROGRAM, [&*format!("--url={}?user=fib", redis.url()), "--timeout=30s"]).await;
+    store(&plugin).await;
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query(&mut operator).expect("Redis is there");
+    assert!(clients.contains("user=fib"), "{clients}");
+    plugin.end().await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_when_it_connects_is_told_by_its_name() {
     let Some(redis) = Redis::start("what_is_wrong_when_it_connects_is_told_by_its_name") else { return };
     const LOGGED_OUT: &str = "Redis does not accept the user or the password, or wants one";

@@ -14,6 +14,7 @@ use cache_proto::{
     get_response::Outcome,
 };
 use plugin_sdk::host::{CallError, PluginChannel};
+use tokio::time;
 use tonic::{Code, Request, Status};
 
 use super::{
@@ -114,9 +115,14 @@ impl RemoteCache {
         if instance != 0 && self.without_stats.load(Ordering::Relaxed) == instance {
             return StatsAnswer::Unsupported;
         }
-        let mut request = Request::new(StatsRequest {});
-        request.set_timeout(self.timeout);
-        match self.client.clone().stats(request).await {
+        let mut client = self.client.clone();
+        // Given up rather than with a deadline: that would count as a call that the plugin has not answered, and who asks for
+        // this must take nothing from lookups.
+        let call = client.stats(Request::new(StatsRequest {}));
+        let Ok(answer) = time::timeout(self.timeout, call).await else {
+            return StatsAnswer::Unavailable(Unavailable::TimedOut);
+        };
+        match answer {
             Ok(counted) => StatsAnswer::Stats(counted.into_inner()),
             Err(status) if status.code() == Code::Unimplemented => {
                 self.without_stats.store(instance, Ordering::Relaxed);

@@ -18,6 +18,9 @@ use crate::text::excerpt;
 /// Most characters of a path in the log. All paths of ours are shorter.
 const PATH_CHARACTERS: usize = 200;
 
+/// More than any method has that is used.
+const METHOD_CHARACTERS: usize = 20;
+
 /// Answers a request. No route of ours takes a body, so it is let go of before anything else happens: hyper then
 /// takes in what has arrived of it already, and closes the connection after the answer if that was not all.
 ///
@@ -45,7 +48,7 @@ pub(super) fn handle<B>(
 /// The line to be. If it is dropped unfinished, the client has gone, or the server is stopping at once.
 struct Line {
     started: Instant,
-    method: Method,
+    method: String,
     /// No longer than is logged. It is not the URI itself, of which hyper's buffer would be a part.
     path: String,
     id: HeaderValue,
@@ -56,7 +59,7 @@ impl Line {
     fn start(method: &Method, uri: &Uri, id: &HeaderValue) -> Self {
         Self {
             started: Instant::now(),
-            method: method.clone(),
+            method: excerpt(method.as_str(), METHOD_CHARACTERS).to_string(),
             path: excerpt(uri.path(), PATH_CHARACTERS).to_string(),
             id: id.clone(),
             finished: false,
