@@ -85,7 +85,7 @@ fn check_ttl(ttl: prost_types::Duration) -> Result<Duration, LimitError> {
 }
 
 /// The longest `google.protobuf.Duration`: 10,000 years.
-const MAX_SECONDS: i64 = 315_576_000_000;
+pub(crate) const MAX_SECONDS: i64 = 315_576_000_000;
 
 const MAX_NANOS: i32 = 999_999_999;
 

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::trouble::Trouble;
 use crate::get_response::Outcome;
-use crate::request::{check_all, check_batch, check_entry, check_key, is_key};
+use crate::request::{MAX_SECONDS, check_all, check_batch, check_entry, check_key, is_key};
 use crate::{
     Cache, DeleteRequest, DeleteResponse, Entry, FlushRequest, FlushResponse, GetManyRequest,
     GetManyResponse, GetRequest, GetResponse, Hit, Lookup, MAX_MESSAGE_BYTES, Miss, MissReason, PipeRequest,
@@ -334,8 +334,8 @@ fn within(room: &mut usize, response: GetResponse) -> GetResponse {
 
 fn to_proto(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
-        // What came in was an `i64`, and no cache has more left than that.
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        // Entries that others have stored may have more left.
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(MAX_SECONDS).min(MAX_SECONDS),
         // Less than a thousand million.
         nanos: duration.subsec_nanos().cast_signed(),
     }

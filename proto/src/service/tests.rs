@@ -385,3 +385,9 @@ async fn what_has_come_is_answered_before_the_stream_ends() {
     let come: Vec<_> = all_come_until(closing, requests).collect().await;
     assert_eq!(come, [1, 2]);
 }
+
+#[test]
+fn times_are_durations_of_protobuf() {
+    assert_eq!(to_proto(Duration::from_secs(12)).seconds, 12);
+    assert_eq!(to_proto(Duration::MAX).seconds, 315_576_000_000);
+}

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /fib/{n}` | 200 `{"result":55}`; 400 `invalid value`; 503 `timed out` with `Retry-After` |
 //! | `GET /healthz` | 200 for as long as the process works; never asks the plugin |
-//! | `GET /readyz` | 200 once the first start of the plugin has ended, either way; 503 before that |
+//! | `GET /readyz` | 503 during the first start of the plugin, which with `--plugin-lazy` a request begins; else 200 |
 //! | `GET /readyz?verbose` | the same, with the state of the plugin; what it wrote to its stderr is for operators alone |
 //! | `GET /version` | name and version |
 //! | anything else | 404, or 405 with `Allow` |
