@@ -1,9 +1,10 @@
 //! What the author of a plugin in Rust writes.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tonic::Status;
 
 use crate::{MissReason, StatsResponse};
@@ -23,7 +24,7 @@ const GETS_AT_A_TIME: usize = 64;
 /// Hosts ask every time, unless [`CacheService::max_age`](crate::CacheService::max_age) lets them do without for a while.
 ///
 /// An error is a fault of the plugin; the host then works on as if there was no cache. A miss is none, and neither is
-/// a cache that is full. In batches each key and each entry fails alone. The first failure, and each with another code,
+/// a cache that is full. In batches each key and each entry fails alone; so it does if it panics, unless the batch is the cache's own. The first failure, and each with another code,
 /// is a warning in the plugin's log with the status's message, which should therefore name neither keys nor values.
 ///
 /// ```
@@ -63,7 +64,8 @@ pub trait Cache: Send + Sync + 'static {
     /// time.
     fn get_many(&self, keys: &[String]) -> impl Future<Output = Vec<Result<Lookup, Status>>> + Send {
         // Made before they run: a closure in the stream would have to be so for every lifetime.
-        let gets: Vec<_> = keys.iter().map(|key| self.get(key)).collect();
+        let gets: Vec<_> =
+            keys.iter().map(|key| unless_it_panics(self.get(key), || Err(panicked()))).collect();
         stream::iter(gets).buffered(GETS_AT_A_TIME).collect()
     }
 
@@ -73,7 +75,7 @@ pub trait Cache: Send + Sync + 'static {
         async {
             let mut results = Vec::with_capacity(entries.len());
             for entry in entries {
-                results.push(self.set(entry).await);
+                results.push(unless_it_panics(self.set(entry), || Err(panicked())).await);
             }
             results
         }
@@ -125,6 +127,16 @@ pub enum Lookup {
 impl Lookup {
     /// The key was never set, or was removed or dropped.
     pub const NOT_FOUND: Self = Self::Miss(MissReason::NotFound);
+}
+
+/// What a call gives, or `instead`: others are at work on the same stream, and whose fault it is not.
+pub(crate) async fn unless_it_panics<T>(call: impl Future<Output = T>, instead: impl FnOnce() -> T) -> T {
+    // A cache that panics is called again, as it would be were each call one of its own.
+    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|_told_by_the_panic_hook| instead())
+}
+
+pub(crate) fn panicked() -> Status {
+    Status::internal("the cache has panicked")
 }
 
 async fn not_implemented<T>(method: &str) -> Result<T, Status> {

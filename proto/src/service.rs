@@ -14,6 +14,7 @@ use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::trouble::Trouble;
+use crate::cache::{panicked, unless_it_panics};
 use crate::get_response::Outcome;
 use crate::request::{MAX_SECONDS, check_all, check_batch, check_entry, check_key, is_key};
 use crate::{
@@ -259,7 +260,8 @@ struct LookedUp {
 }
 
 async fn look_up<C: Cache>(cache: &Watched<C>, leases: Leases, keys: &[String]) -> LookedUp {
-    let lookups = one_for_each(cache.cache.get_many(keys).await, keys.len());
+    let lookups = unless_it_panics(cache.cache.get_many(keys), || vec![Err(panicked()); keys.len()]).await;
+    let lookups = one_for_each(lookups, keys.len());
     let (mut room, mut failures) = (MAX_HIT_BYTES, Vec::new());
     let respond = |lookup| match lookup {
         Ok(lookup) => within(&mut room, leases.respond(lookup)),
@@ -276,7 +278,8 @@ async fn look_up<C: Cache>(cache: &Watched<C>, leases: Leases, keys: &[String]) 
 /// Stores entries, and gives the places of those that have failed, and why.
 async fn store<C: Cache>(cache: &Watched<C>, entries: Vec<Entry>) -> Vec<(usize, Status)> {
     let count = entries.len();
-    let results = one_for_each(cache.cache.set_many(entries).await, count).into_iter().enumerate();
+    let results = unless_it_panics(cache.cache.set_many(entries), || vec![Err(panicked()); count]).await;
+    let results = one_for_each(results, count).into_iter().enumerate();
     let failed = |(place, result): (usize, Result<(), Status>)| Some((place, failure(result.err()?)));
     let failures: Vec<_> = results.filter_map(failed).collect();
     cache.stores.note(failures.first().map(|(_, status)| status));

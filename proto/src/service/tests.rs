@@ -391,3 +391,67 @@ fn times_are_durations_of_protobuf() {
     assert_eq!(to_proto(Duration::from_secs(12)).seconds, 12);
     assert_eq!(to_proto(Duration::MAX).seconds, 315_576_000_000);
 }
+
+/// Has a defect that one key shows.
+struct Defective;
+
+impl Cache for Defective {
+    async fn get(&self, key: &str) -> Result<Lookup, Status> {
+        assert!(key != "defect", "it has a defect");
+        Ok(Lookup::Miss(MissReason::Expired))
+    }
+
+    async fn set(&self, entry: Entry) -> Result<(), Status> {
+        self.get(&entry.key).await.map(drop)
+    }
+}
+
+/// The same, with batches of its own.
+struct DefectiveBatches;
+
+impl Cache for DefectiveBatches {
+    async fn get(&self, key: &str) -> Result<Lookup, Status> {
+        Defective.get(key).await
+    }
+
+    async fn set(&self, entry: Entry) -> Result<(), Status> {
+        Defective.set(entry).await
+    }
+
+    async fn get_many(&self, keys: &[String]) -> Vec<Result<Lookup, Status>> {
+        let mut lookups = Vec::new();
+        for key in keys {
+            lookups.push(self.get(key).await);
+        }
+        lookups
+    }
+
+    async fn set_many(&self, entries: Vec<Entry>) -> Vec<Result<(), Status>> {
+        let mut results = Vec::new();
+        for entry in entries {
+            results.push(self.set(entry).await);
+        }
+        results
+    }
+}
+
+/// Which lookups of batch 2 have an answer, and which stores of batch 3 have failed, each with the defect first; of batch 1 all have.
+async fn with_a_defect(cache: impl Cache) -> (Vec<bool>, Vec<u32>) {
+    let store = |key| set(key, "1");
+    let requests =
+        [gets(1, &["good"]), gets(2, &["defect", "good"]), sets(3, vec![store("defect"), store("good")])];
+    let cache = Arc::new(Watched::new(cache));
+    let answers = pipe(cache, ASK_EVERY_TIME, stream::iter(requests.map(Ok)));
+    let mut answers: Vec<_> = answers.map(|answer| answer.expect("the stream goes on")).collect().await;
+    answers.sort_by_key(|answer| answer.batch);
+    let answered = |answer: &PipeResponse| answer.gets.iter().map(|get| get.outcome.is_some()).collect();
+    assert_eq!(answered(&answers[0]), [true].to_vec());
+    (answered(&answers[1]), answers[2].set_errors.iter().map(|error| error.index).collect())
+}
+
+#[tokio::test]
+async fn key_that_panics_is_no_fault_of_the_others() {
+    assert_eq!(with_a_defect(Defective).await, (vec![false, true], vec![0]));
+    // All lookups of a batch have failed.
+    assert_eq!(with_a_defect(DefectiveBatches).await, (vec![], vec![0, 1]));
+}
