@@ -130,12 +130,11 @@ fn completions_and_manual_pages_know_all_commands() {
         }
     }
     let man = machine.path().join("man");
-    std::fs::create_dir(&man).expect("it can be made");
     assert_eq!(machine.run("man man").worked(), "");
     for page in ["pluginctl.1", "pluginctl-reload.1", "pluginctl-inspect.1"] {
         let text = std::fs::read_to_string(man.join(page)).expect("there is a page");
         assert!(text.contains(".SH NAME"), "{page}");
     }
-    let ran = machine.run("man nowhere");
-    assert!(ran.failed().contains("cannot write nowhere"), "{ran:?}");
+    let ran = machine.run("man man/pluginctl.1");
+    assert!(ran.failed().contains("cannot write man/pluginctl.1"), "{ran:?}");
 }
