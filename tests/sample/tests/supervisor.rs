@@ -853,21 +853,25 @@ async fn a_service_is_attached_to_again_when_it_is_back() {
     assert!(service.try_wait().unwrap().is_none(), "it is left running");
 }
 
+/// A service that has nothing of the SDK's: no broker, whose stream would break, and no health service. It ends when the sender is
+/// dropped.
+fn service_without_the_sdk(
+    socket: &Path,
+) -> (oneshot::Sender<()>, tokio::task::JoinHandle<Result<(), tonic::transport::Error>>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let incoming = UnixListenerStream::new(UnixListener::bind(socket).expect("nobody has it"));
+    let server = Server::builder().add_routes(Routes::default());
+    let serving = tokio::spawn(server.serve_with_incoming_shutdown(incoming, async {
+        let _either_way = stopped.await;
+    }));
+    (stop, serving)
+}
+
 #[tokio::test]
 async fn a_service_that_was_restarted_is_another_instance_though_nobody_has_seen_it_away() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("service.sock");
-    // One that has nothing of the SDK's: no broker, whose stream would break, and no health service.
-    let start = || {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
-        let server = Server::builder().add_routes(Routes::default());
-        let serving = tokio::spawn(server.serve_with_incoming_shutdown(incoming, async {
-            let _either_way = stopped.await;
-        }));
-        (stop, serving)
-    };
-    let (stop, serving_first) = start();
+    let (stop, serving_first) = service_without_the_sdk(&socket);
     let attach = Attach::to(format!("unix:{}", socket.display()).parse().unwrap(), contract(&[3]));
     // The next call is a health check.
     let probe = Probe { interval: Duration::from_millis(20), ..Probe::default() };
@@ -876,7 +880,7 @@ async fn a_service_that_was_restarted_is_another_instance_though_nobody_has_seen
     drop(stop);
     serving_first.await.unwrap().unwrap();
     std::fs::remove_file(&socket).unwrap();
-    let _second = start();
+    let _second = service_without_the_sdk(&socket);
     serving_after(plugin.handle(), &first).await;
     plugin.shutdown().await;
 }
@@ -885,12 +889,7 @@ async fn a_service_that_was_restarted_is_another_instance_though_nobody_has_seen
 async fn a_call_for_which_there_is_no_connection_was_not_sent() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("service.sock");
-    let (stop, stopped) = oneshot::channel::<()>();
-    let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
-    let server = Server::builder().add_routes(Routes::default());
-    let serving_it = tokio::spawn(server.serve_with_incoming_shutdown(incoming, async {
-        let _either_way = stopped.await;
-    }));
+    let (stop, serving_it) = service_without_the_sdk(&socket);
     let attach = Attach::to(format!("unix:{}", socket.display()).parse().unwrap(), contract(&[3]));
     let probe = Probe { interval: Duration::from_secs(3_600), ..Probe::default() };
     let plugin = Supervisor::attach(attach).policy(fast()).probe(probe).start();
