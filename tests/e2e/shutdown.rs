@@ -184,10 +184,10 @@ fn plugin_that_hangs_does_not_hold_the_end_up_for_as_long_as_calls_may_take() {
     ]);
     server.wait_for_hit(10);
     process::signal(server.plugin_pid(), Signal::STOP);
-    let before = process::open_descriptors(server.pid());
+    let before = process::sockets(server.pid());
     let address = server.address();
     let caller = thread::spawn(move || http::send(address, "GET", "/fib/10"));
-    wait_until("the caller to be connected", || process::open_descriptors(server.pid()) > before);
+    wait_until("the caller to be connected", || !process::sockets(server.pid()).is_subset(&before));
     server.signal(Signal::TERM);
     ends_without_a_trace(&mut server);
     drop(caller.join());

@@ -1,7 +1,8 @@
 //! Processes seen from outside, through Linux's `/proc`.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 
 pub use rustix::process::Signal;
@@ -60,6 +61,14 @@ pub fn ignores(pid: u32, signal: Signal) -> bool {
 /// How many file descriptors it has open.
 pub fn open_descriptors(pid: u32) -> usize {
     fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")).map_or(0, Iterator::count)
+}
+
+/// Its sockets, each with the number that no other socket of the machine has had: unlike
+/// [`open_descriptors`], a new one shows though an old one has just been closed.
+pub fn sockets(pid: u32) -> BTreeSet<PathBuf> {
+    let descriptors = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd"));
+    let targets = descriptors.into_iter().flatten().flatten().flat_map(|entry| fs::read_link(entry.path()));
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).collect()
 }
 
 /// How many threads it has.
