@@ -26,6 +26,23 @@ impl Source {
     fn record(&self, line: impl FnOnce() -> LogLine) -> bool {
         self.book.as_ref().is_none_or(|book| book.record(line()))
     }
+
+    /// Tells where lines are missing because there were too many.
+    pub(crate) fn note_gap(&self, lines: u64) {
+        let message = format!("says more than can be logged: {lines} lines are left out");
+        let logged = self.record(|| LogLine {
+            at: SystemTime::now(),
+            pid: self.pid,
+            level: Level::WARN,
+            stream: None,
+            message: message.clone(),
+            module: None,
+            fields: None,
+        });
+        if logged {
+            tracing::warn!(plugin = self.name, pid = self.pid, lines, "plugin: {message}");
+        }
+    }
 }
 
 /// Reads one plugin's stderr, line by line.
@@ -48,6 +65,15 @@ struct Entry {
 impl LogReader {
     pub(crate) fn new(source: Source) -> Self {
         Self { source, panicking: false }
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The text of a line that is not logged.
+    pub(crate) fn pass_over(&self, piece: &Piece) -> String {
+        escaped(&String::from_utf8_lossy(&piece.bytes))
     }
 
     /// Emits one event and gives its message back, for those who want to know what was said last.

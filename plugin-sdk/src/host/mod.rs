@@ -13,10 +13,12 @@
 //!
 //! A plugin is a child process, or whatever a [`Runner`] of the application's makes of it.
 
+mod allowance;
 mod attach;
 mod control;
 mod error;
 mod guest;
+mod heard;
 mod journal;
 mod launch;
 mod link;

@@ -9,10 +9,11 @@ use tokio::io::{AsyncRead, DuplexStream};
 use tokio::task::JoinSet;
 
 use super::StderrTail;
+use super::heard::{Heard, HeardLines};
 use super::log::{LogReader, Source, emit_output};
 use super::pipe::Pipe;
 use super::stderr_copy::StderrCopy;
-use crate::process::{Lines, PieceKind};
+use crate::process::Lines;
 use crate::runtime::SocketDir;
 
 /// Longest line that is read as one, go-plugin's default (`PluginLogBufferSize`).
@@ -101,21 +102,28 @@ async fn read_stderr(
     tail: Tail,
     copy: Option<StderrCopy>,
 ) {
-    let mut lines = Lines::new(stderr, LOG_LINE_BYTES);
-    while let Ok(Some(piece)) = lines.next().await {
-        if let Some(copy) = &copy {
-            copy.write(&piece);
+    let mut lines = HeardLines::new(Lines::new(stderr, LOG_LINE_BYTES));
+    while let Some(heard) = lines.next().await {
+        if let (Some(copy), Some(piece)) = (&copy, heard.piece()) {
+            copy.write(piece);
         }
-        let only_ends_a_line = piece.kind == PieceKind::LastPart && piece.bytes.is_empty();
-        if !only_ends_a_line {
-            tail.push(&log.read(&piece));
+        match &heard {
+            _ if heard.is_empty_end() => {}
+            Heard::Line(piece) => tail.push(&log.read(piece)),
+            Heard::Missed(piece) => tail.push(&log.pass_over(piece)),
+            Heard::Gap(lines) => log.source().note_gap(*lines),
         }
     }
 }
 
-async fn read_output(mut lines: Lines<impl AsyncRead + Unpin>, source: Source, stream: &'static str) {
-    while let Ok(Some(piece)) = lines.next().await {
-        emit_output(&source, stream, &piece);
+async fn read_output(lines: Lines<impl AsyncRead + Unpin>, source: Source, stream: &'static str) {
+    let mut lines = HeardLines::new(lines);
+    while let Some(heard) = lines.next().await {
+        match heard {
+            Heard::Line(piece) => emit_output(&source, stream, &piece),
+            Heard::Missed(_) => {}
+            Heard::Gap(lines) => source.note_gap(lines),
+        }
     }
 }
 
@@ -141,6 +149,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::logbook::LogBook;
 
     #[tokio::test]
     async fn the_raw_stderr_copy_is_lines_with_a_line_feed_each_and_long_lines_intact() {
@@ -155,6 +164,20 @@ mod tests {
         read_stderr(stderr.as_bytes(), log, Tail::default(), Some(copy)).await;
         let expected = format!("one\n\n{json}\n{long}\n{exact}\n\u{1}unterminated\n");
         assert!(*copied.lock().unwrap() == expected.as_bytes());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_flood_the_last_lines_are_kept_and_what_is_not_logged_is_told() {
+        const LINES: usize = 200_000;
+        let stderr: String = (1..=LINES).map(|number| format!("{number:0>150}\n")).collect();
+        let book = LogBook::new();
+        let log = LogReader::new(Source { name: "test".into(), pid: Some(1), book: Some(book.clone()) });
+        let tail = Tail::default();
+        read_stderr(stderr.as_bytes(), log, tail.clone(), None).await;
+        assert!(tail.snapshot().lines().last().is_some_and(|line| line.ends_with(&LINES.to_string())));
+        let gap = book.lines.kept().pop().expect("lines are kept").entry;
+        assert_eq!(gap.level, tracing::Level::WARN);
+        assert!(gap.message.contains("lines are left out"), "{}", gap.message);
     }
 
     #[test]
