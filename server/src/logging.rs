@@ -7,6 +7,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
+use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::ParseError, reload};
 
 pub use self::queue::Flush;
@@ -44,7 +45,8 @@ pub enum LevelError {
 }
 
 impl LevelControl {
-    /// Logs lines of this level and more important ones from now on, whatever the flag and `RUST_LOG` have said.
+    /// Logs lines of this level and more important ones from now on, whatever the flag and `RUST_LOG` have said. What plugins
+    /// say has a level of its own.
     pub fn set(&self, level: LogLevel) -> Result<(), LevelError> {
         Ok((self.0)(EnvFilter::try_new(directives(level))?)?)
     }
@@ -78,16 +80,27 @@ pub fn init(config: &LogConfig) -> Result<(LevelControl, Flush), InitError> {
 }
 
 fn filter(level: LogLevel) -> Result<EnvFilter, ParseError> {
-    match env::var("RUST_LOG") {
-        Ok(directives) if !directives.is_empty() => Ok(EnvFilter::try_new(directives)?),
-        _ => Ok(EnvFilter::try_new(directives(level))?),
-    }
+    EnvFilter::try_new(of_environment().unwrap_or_else(|| directives(level)))
+}
+
+/// The least important level at which anything is logged; `None` if nothing is.
+pub(crate) fn least(level: LogLevel) -> Option<Level> {
+    let wanted = of_environment().unwrap_or_else(|| level.as_str().to_owned());
+    EnvFilter::try_new(wanted).ok()?.max_level_hint()?.into_level()
+}
+
+/// What `RUST_LOG` says, which goes before the flag.
+fn of_environment() -> Option<String> {
+    env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty())
 }
 
 fn directives(level: LogLevel) -> String {
     let quiet = level.min(LogLevel::Warn).as_str();
     let chatty = CHATTY.map(|library| format!(",{library}={quiet}")).concat();
-    format!("{}{chatty}", level.as_str())
+    // What a plugin says has a level of its own, which its supervisor heeds. A directive is for all targets that begin so.
+    let plugin = if level == LogLevel::Off { "off" } else { "trace" };
+    let level = level.as_str();
+    format!("{level},plugin={plugin},plugin_sdk={level}{chatty}")
 }
 
 /// <https://no-color.org>: set to anything but nothing.
@@ -102,8 +115,14 @@ mod tests {
     #[test]
     fn libraries_never_say_more_than_the_server() {
         for (level, expected) in [
-            (LogLevel::Trace, "trace,h2=warn,hyper=warn,hyper_util=warn,tonic=warn,tower=warn"),
-            (LogLevel::Error, "error,h2=error,hyper=error,hyper_util=error,tonic=error,tower=error"),
+            (
+                LogLevel::Trace,
+                "trace,plugin=trace,plugin_sdk=trace,h2=warn,hyper=warn,hyper_util=warn,tonic=warn,tower=warn",
+            ),
+            (
+                LogLevel::Error,
+                "error,plugin=trace,plugin_sdk=error,h2=error,hyper=error,hyper_util=error,tonic=error,tower=error",
+            ),
         ] {
             assert_eq!(directives(level), expected);
             assert!(EnvFilter::try_new(directives(level)).is_ok());

@@ -1,5 +1,6 @@
 //! Operators steer the plugin with `pluginctl` while the server serves, and no answer is lost.
 
+use e2e::file::script;
 use e2e::load::Load;
 use e2e::wait::wait_until;
 use e2e::{Server, binary};
@@ -41,6 +42,23 @@ fn the_level_of_the_servers_own_lines_is_changed_while_it_runs() {
     server.fib(22);
     wait_until("a line at level debug", || server.log().count("cache miss") > quiet);
     assert_eq!(server.log().count("cache miss"), quiet + 1);
+}
+
+#[test]
+fn the_level_of_a_plugins_lines_is_its_own_and_reaches_the_next_process() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let memory = binary("fib-cache-memory");
+    let says = format!(r#"echo "[DEBUG] was told $RUST_LOG" >&2; exec '{}'"#, memory.display());
+    let plugin = script(dir.path(), "says", &says);
+    let server = Server::start_for_load([format!("--cache-plugin-path={}", plugin.display())]);
+    let (status, _) = server.pluginctl("status -o json");
+    assert!(status.contains(r#""log_level":"warn""#), "{status}");
+
+    assert_eq!(server.pluginctl("log-level debug").1, Some(0));
+    server.order("restart");
+    wait_until("the plugin's line", || server.log().count("[DEBUG] was told debug") == 1);
+    assert_eq!(server.log().count("was told warn"), 0, "that was below the level");
+    assert_eq!(server.log().events("serving"), 0, "the server's own level is what it was");
 }
 
 #[test]

@@ -162,6 +162,8 @@ pub struct Launch {
     peer_check: bool,
     stderr_copy: Option<StderrCopy>,
     book: Option<LogBook>,
+    /// In which the plugin is told the level of the book.
+    level_variable: Option<OsString>,
     start_timeout: Duration,
     pub(super) shutdown_grace: Duration,
 }
@@ -191,6 +193,7 @@ impl Launch {
             peer_check: true,
             stderr_copy: None,
             book: None,
+            level_variable: None,
             start_timeout: START_TIMEOUT,
             shutdown_grace: SHUTDOWN_GRACE,
         }
@@ -328,9 +331,10 @@ impl Launch {
         self
     }
 
-    /// Keeps what the plugin says.
-    pub(super) fn log_book(mut self, book: LogBook) -> Self {
+    /// Keeps what the plugin says, and tells it at its start in a variable from which level on that is logged.
+    pub(super) fn log_book(mut self, book: LogBook, level_variable: Option<OsString>) -> Self {
         self.book = Some(book);
+        self.level_variable = level_variable;
         self
     }
 
@@ -491,6 +495,11 @@ impl Launch {
                 Stdin::Null => Stdio::null(),
                 Stdin::Inherit => Stdio::inherit(),
             });
+        if let (Some(book), Some(variable)) = (&self.book, &self.level_variable)
+            && self.env.iter().all(|(name, _)| name != variable)
+        {
+            command.env(variable, book.level().as_str().to_ascii_lowercase());
+        }
         if self.stdin == Stdin::Lifeline {
             command.env(HOST_LIFELINE, LIFELINE_IS_STDIN);
         }

@@ -48,8 +48,8 @@ pub(crate) struct LogBook {
 }
 
 impl LogBook {
-    pub(crate) fn new() -> Self {
-        Self { lines: Journal::new(LINES), level: Arc::new(AtomicU8::new(severity(Level::TRACE))) }
+    pub(crate) fn new(level: Level) -> Self {
+        Self { lines: Journal::new(LINES), level: Arc::new(AtomicU8::new(severity(level))) }
     }
 
     /// Keeps a line, and says whether it is important enough to be logged.
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn lines_below_the_level_are_kept_and_not_logged() {
-        let book = LogBook::new();
+        let book = LogBook::new(Level::TRACE);
         let line = |level| LogLine {
             at: SystemTime::UNIX_EPOCH,
             pid: None,

@@ -170,7 +170,7 @@ mod tests {
     async fn of_a_flood_the_last_lines_are_kept_and_what_is_not_logged_is_told() {
         const LINES: usize = 200_000;
         let stderr: String = (1..=LINES).map(|number| format!("{number:0>150}\n")).collect();
-        let book = LogBook::new();
+        let book = LogBook::new(tracing::Level::TRACE);
         let log = LogReader::new(Source { name: "test".into(), pid: Some(1), book: Some(book.clone()) });
         let tail = Tail::default();
         read_stderr(stderr.as_bytes(), log, tail.clone(), None).await;

@@ -10,9 +10,10 @@ use plugin_sdk::{
     host::{Attach, Checksum, Launch, Probe, RestartPolicy, Supervisor, Swap},
     one_line,
 };
+use tracing::Level;
 
 use super::{CacheConfig, ConfigError, args::Args, locate};
-use crate::cache;
+use crate::{cache, logging};
 
 /// Variable by which a plugin on our SDK learns what to log.
 const PLUGIN_LOG_VARIABLE: &str = "RUST_LOG";
@@ -50,7 +51,9 @@ pub(super) fn check(args: &Args) -> Result<Option<CacheConfig>, ConfigError> {
         .swap(swap)
         .lazy(args.plugin_lazy)
         .idle_after(args.plugin_idle_after)
-        .watch_file(args.plugin_watch);
+        .watch_file(args.plugin_watch)
+        .log_level(logging::least(args.log_level).unwrap_or(Level::ERROR))
+        .log_level_variable(PLUGIN_LOG_VARIABLE);
     if let Some(dir) = &args.plugin_crash_dir {
         if !dir.is_dir() {
             return Err(wrong("--plugin-crash-dir", format!("{} is not a directory", dir.display())));
@@ -91,9 +94,6 @@ fn launch(args: &Args, wanted: &Path, variables: Vec<(&str, &str)>) -> Result<La
         let checksum =
             Checksum::parse(text).map_err(|problem| wrong("--cache-plugin-checksum", problem.to_string()))?;
         launch = launch.checksum(checksum);
-    }
-    if !variables.iter().any(|(name, _)| *name == PLUGIN_LOG_VARIABLE) {
-        launch = launch.env(PLUGIN_LOG_VARIABLE, args.log_level.as_str());
     }
     for (name, value) in variables {
         launch = launch.env(name, value);

@@ -32,6 +32,7 @@ mod state;
 mod swap;
 mod task;
 
+use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -147,6 +148,21 @@ impl Supervisor {
         self
     }
 
+    /// From which level on what the plugin says becomes events of the host, until
+    /// [`set_log_level`](PluginHandle::set_log_level) changes it. Default: `TRACE`, all of it.
+    pub fn log_level(mut self, level: Level) -> Self {
+        self.settings.log_level = Some(level);
+        self
+    }
+
+    /// Tells each instance in an environment variable, as `RUST_LOG` for a plugin made with this crate, which level that is at its
+    /// start, in lower case, so that it does not write what is not wanted. A variable that
+    /// [`Launch::env`](super::Launch::env) sets stays as it is. Default: none.
+    pub fn log_level_variable(mut self, name: impl Into<OsString>) -> Self {
+        self.settings.log_level_variable = Some(name.into());
+        self
+    }
+
     /// Has the application do with each new instance what has to be done before others call it, in a restart and in a swap
     /// as at the first start: mostly to give it the id of a host's service, as each instance has a broker of its own, whose ids end
     /// with it. What it returns is kept for as long as the instance lives, such as the
@@ -199,8 +215,8 @@ impl Supervisor {
         if let Source::Attach(_) = source {
             settings.policy.hopeless_after = u32::MAX;
         }
-        let log_book = LogBook::new();
-        let source = source.recorded(log_book.clone());
+        let log_book = LogBook::new(settings.log_level.unwrap_or(Level::TRACE));
+        let source = source.recorded(log_book.clone(), settings.log_level_variable.take());
         let name: Arc<str> = source.name().into();
         let (status, status_reader) = watch::channel(PluginStatus {
             name: Arc::clone(&name),

@@ -1,8 +1,11 @@
 //! What the operator has decided about a plugin's life.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use tracing::Level;
 
 use super::Backoff;
 use super::prepare::Prepare;
@@ -103,6 +106,8 @@ pub(super) struct Settings {
     pub(super) idle_after: Option<Duration>,
     pub(super) watch_file: bool,
     pub(super) crash_dir: Option<PathBuf>,
+    pub(super) log_level: Option<Level>,
+    pub(super) log_level_variable: Option<OsString>,
     pub(super) prepare: Option<Prepare>,
     pub(super) warm_up: Option<WarmUp>,
 }

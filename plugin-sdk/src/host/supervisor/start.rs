@@ -1,5 +1,6 @@
 //! Starting an instance in a way that can be given up with nothing left behind.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,10 +64,11 @@ impl Source {
         }
     }
 
-    /// The same source, with whatever its plugins say kept in `book`.
-    pub(super) fn recorded(self, book: LogBook) -> Self {
+    /// The same source, with whatever its plugins say kept in `book`, of whose level those that are launched are told in a
+    /// variable.
+    pub(super) fn recorded(self, book: LogBook, level_variable: Option<OsString>) -> Self {
         match self {
-            Self::Launch(launch) => Self::Launch(Box::new(launch.log_book(book))),
+            Self::Launch(launch) => Self::Launch(Box::new(launch.log_book(book, level_variable))),
             Self::Attach(attach) => Self::Attach(Box::new(attach.supervised(book))),
         }
     }
