@@ -282,6 +282,7 @@ impl Driver {
                     self.faults.tell_status(Failing::Stream, instance, status, Instant::now());
                 }
             }
+            End::Cut => self.faults.tell_cut(instance, Instant::now()),
         }
     }
 

@@ -67,6 +67,13 @@ impl Faults {
         }
     }
 
+    /// Logs that this instance has ended its stream in good order, but not answered all that was on it, if that is news.
+    pub(super) fn tell_cut(&self, instance: Option<u64>, now: Instant) {
+        if self.is_news(Failing::Stream, instance, Code::Ok, now) {
+            warn!("the cache plugin has ended its stream before it has answered all that was on it");
+        }
+    }
+
     /// Logs that this instance answers no lookups, if that is news.
     pub(super) fn tell_hung(&self, instance: Option<u64>, now: Instant) {
         if self.is_news(Failing::Lookups, instance, Code::DeadlineExceeded, now) {

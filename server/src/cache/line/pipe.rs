@@ -53,6 +53,8 @@ pub(super) enum End {
     Unimplemented(Calls),
     /// The batches on it have failed.
     Broken,
+    /// They have, and the plugin has ended it as if all were well.
+    Cut,
 }
 
 impl Pipe {
@@ -114,9 +116,10 @@ impl Pipe {
                 self.flying.fail(status.into());
                 End::Broken
             }
+            None if self.flying.oldest().is_none() => End::Broken,
             None => {
                 self.flying.fail(Unavailable::Failed(Code::Unavailable));
-                End::Broken
+                End::Cut
             }
         }
     }
@@ -138,7 +141,7 @@ impl Pipe {
         };
         match time::timeout(limit, rest).await {
             Ok(End::Unimplemented(taken)) => taken,
-            Ok(End::Broken) => Calls::default(),
+            Ok(End::Broken | End::Cut) => Calls::default(),
             Err(_) => {
                 self.flying.fail(Unavailable::TimedOut);
                 Calls::default()

@@ -498,6 +498,23 @@ async fn stream_is_ended_a_second_after_its_last_use_however_long_calls_may_take
     assert!(matches!(peer.arrival().await, Arrival::End(_)));
 }
 
+#[tokio::test]
+async fn stream_that_ends_in_good_order_with_calls_open_is_told_once() {
+    let log = Logged::begin();
+    let mut peer = Peer::start(Methods::Pipe);
+    let (line, _plugin) = peer.line(LONG).await;
+    for key in ["a", "b"] {
+        let lookup = ask(&line, key);
+        let (_, answers) = peer.batch().await;
+        answers.send(Err(Status::ok("the end"))).await.unwrap();
+        assert_eq!(lookup.await.unwrap(), Err(Unavailable::Failed(Code::Unavailable)));
+        assert!(matches!(peer.arrival().await, Arrival::End(_)));
+    }
+    let lines = log.lines();
+    let told = lines.iter().filter(|line| line.message().contains("before it has answered all"));
+    assert_eq!(told.count(), 1);
+}
+
 /// The lines about what fails, by what is said.
 fn said<'a>(lines: &'a [plugin_testkit::Line], message: &str) -> Vec<&'a str> {
     lines.iter().filter(|line| line.message() == message).map(|line| line.field("said")).collect()
