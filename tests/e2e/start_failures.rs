@@ -60,6 +60,16 @@ fn empty_file_is_a_usage_error() {
 }
 
 #[test]
+fn copy_that_was_broken_off_is_a_usage_error() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let whole = fs::read(binary("rogue-plugin")).expect("it was built");
+    for bytes in [64, 100_000] {
+        let part = executable(directory.path(), "plugin", &whole[..bytes]);
+        refuses(&part, &["cut short", &format!("it has {bytes} bytes")]);
+    }
+}
+
+#[test]
 fn directory_is_a_usage_error() {
     let directory = tempfile::tempdir().expect("a directory can be made");
     refuses(directory.path(), &["directory"]);

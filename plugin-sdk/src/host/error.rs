@@ -150,10 +150,11 @@ impl LaunchError {
                     ChecksumError::Mismatch { .. } | ChecksumError::Script | ChecksumError::Runner
                 )
             }
-            // A file that is missing may be about to be replaced.
-            Self::Program { problem, .. } => {
-                !matches!(problem, ProgramProblem::Io(_) | ProgramProblem::Missing)
-            }
+            // A file that is missing, or not all there, may be about to come.
+            Self::Program { problem, .. } => !matches!(
+                problem,
+                ProgramProblem::Io(_) | ProgramProblem::Missing | ProgramProblem::CutShort { .. }
+            ),
             Self::Handshake { problem, .. } => matches!(
                 problem,
                 LineProblem::NetRpc

@@ -28,7 +28,7 @@ use crate::clock::after;
 use crate::handshake::{
     CONTROL_VARIABLES, Expectation, HOST_LIFELINE, LIFELINE_IS_STDIN, MAX_LINE_BYTES, Offer,
 };
-use crate::process::{Lines, Piece, PieceKind, examine, kill_with_this_process};
+use crate::process::{Lines, Piece, PieceKind, examine, kill_with_this_process, without_shell};
 use crate::runtime::SocketDir;
 use crate::services::Means;
 use crate::transport::{BUSY_POLL, Identity, Peer, Place, Tls};
@@ -474,17 +474,14 @@ impl Launch {
         let program = std::path::absolute(&self.program).unwrap_or_else(|_| self.program.clone());
         let mut command = match pinned {
             // The child has the descriptor until the moment of the exec, and no longer.
-            Some(file) => {
-                let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-                command.arg0(program);
-                command
-            }
-            None => Command::new(program),
+            Some(file) => Command::new(format!("/proc/self/fd/{}", file.as_raw_fd())),
+            None => Command::new(&program),
         };
         let inherited = std::env::vars_os().filter(|(name, _)| self.environment.lets_through(name));
         let explicit =
             self.env.iter().filter(|(name, _)| CONTROL_VARIABLES.iter().all(|control| name != *control));
         command
+            .arg0(&program)
             .args(&self.args)
             .env_clear()
             .envs(inherited)
@@ -503,11 +500,12 @@ impl Launch {
         if self.stdin == Stdin::Lifeline {
             command.env(HOST_LIFELINE, LIFELINE_IS_STDIN);
         }
-        if self.killed_with_host {
-            kill_with_this_process(&mut command);
-        }
         if let Some(dir) = &self.current_dir {
             command.current_dir(dir);
+        }
+        if self.killed_with_host {
+            kill_with_this_process(&mut command);
+            without_shell(&mut command, program.as_os_str());
         }
         command
     }

@@ -2,6 +2,8 @@
 
 mod checksum;
 mod child;
+mod elf;
+mod exec;
 mod exit;
 mod foreign;
 mod lines;
@@ -12,6 +14,7 @@ mod program;
 pub use checksum::{Checksum, ChecksumError, ChecksumProblem};
 pub(crate) use child::Process;
 pub use child::kill_all;
+pub(crate) use exec::without_shell;
 pub use exit::{Exit, ExitKind, StopStep};
 pub(crate) use foreign::ForeignProcess;
 pub(crate) use lines::{Lines, Piece, PieceKind};

@@ -1,6 +1,6 @@
 //! Why a file cannot be started, found out before starting it: the operating system's own error names the file only
-//! ("No such file or directory" also where a script's interpreter is missing), and the C library hands a file it does not know to
-//! a shell, whose complaints help nobody.
+//! ("No such file or directory" also where a script's interpreter is missing, "Exec format error" for whatever the kernel does not
+//! know), and executes what there is of a program that was cut short.
 
 use std::fmt;
 use std::fs::File;
@@ -10,6 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+use super::elf;
 
 /// What is wrong with a file that was to be started. The operator has to mend the path or the file.
 #[derive(Debug, Error)]
@@ -48,6 +50,14 @@ pub enum ProgramProblem {
     Format {
         /// The first bytes, escaped.
         begins: String,
+    },
+    /// A part of an executable: a copy that was broken off, or is still being made.
+    #[error("it is cut short: it has {bytes} bytes, and by its own headers at least {least}")]
+    CutShort {
+        /// What there is.
+        bytes: u64,
+        /// What there would have to be.
+        least: u64,
     },
     /// A script whose first line names a program that is not there.
     #[error("its interpreter {} does not exist", .0.to_string_lossy().escape_debug())]
@@ -134,10 +144,10 @@ pub(crate) fn examine(program: &Path) -> Result<(), ProgramProblem> {
 fn examine_contents(program: &Path, file: File) -> Result<(), ProgramProblem> {
     // Long enough for an ELF header and, as in Linux, for the first line of a script.
     let mut start = Vec::with_capacity(256);
-    file.take(256).read_to_end(&mut start).map_err(ProgramProblem::Io)?;
+    (&file).take(256).read_to_end(&mut start).map_err(ProgramProblem::Io)?;
     match start.as_slice() {
         [] => Err(ProgramProblem::Empty),
-        [0x7f, b'E', b'L', b'F', ..] => examine_elf(program, &start),
+        [0x7f, b'E', b'L', b'F', ..] => examine_elf(program, &start, &file),
         [b'#', b'!', line @ ..] => examine_script(line),
         _ if cfg!(target_os = "linux") && !foreign_formats_run() => {
             let begins = start.iter().take(16).copied().collect::<Vec<_>>().escape_ascii().to_string();
@@ -147,7 +157,7 @@ fn examine_contents(program: &Path, file: File) -> Result<(), ProgramProblem> {
     }
 }
 
-fn examine_elf(program: &Path, start: &[u8]) -> Result<(), ProgramProblem> {
+fn examine_elf(program: &Path, start: &[u8], file: &File) -> Result<(), ProgramProblem> {
     let (Some(order), Some(machine)) = (start.get(5), start.get(18..20)) else {
         return Err(ProgramProblem::Format { begins: start.escape_ascii().to_string() });
     };
@@ -161,8 +171,14 @@ fn examine_elf(program: &Path, start: &[u8]) -> Result<(), ProgramProblem> {
         _ if program.extension().is_some_and(|extension| extension == "so") => {
             Err(ProgramProblem::SharedObject)
         }
-        _ => Ok(()),
+        _ => examine_length(start, file),
     }
+}
+
+fn examine_length(start: &[u8], file: &File) -> Result<(), ProgramProblem> {
+    let bytes = file.metadata().map_err(ProgramProblem::Io)?.len();
+    let least = elf::least_bytes(start, file).map_err(ProgramProblem::Io)?;
+    if bytes < least { Err(ProgramProblem::CutShort { bytes, least }) } else { Ok(()) }
 }
 
 fn examine_script(line: &[u8]) -> Result<(), ProgramProblem> {
@@ -206,6 +222,38 @@ mod tests {
         assert!(examine(&std::env::current_exe().unwrap()).is_ok());
         assert_eq!(problem("plugin", b"#!/bin/sh\nexit 0\n", 0o755), None);
         assert_eq!(problem("plugin", b"#! /usr/bin/env python3\n", 0o755), None);
+    }
+
+    #[test]
+    fn a_part_of_a_program_is_cut_short() {
+        let whole = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        for bytes in [20, 63, 64, 1_000, whole.len() / 2, whole.len() - 1] {
+            let found = problem("plugin", &whole[..bytes], 0o755).unwrap_or_default();
+            assert!(
+                found.starts_with(&format!("it is cut short: it has {bytes} bytes, ")),
+                "{bytes}: {found}"
+            );
+        }
+        assert_eq!(problem("plugin", &whole, 0o755), None);
+        // As self-extracting programs have it.
+        assert_eq!(problem("plugin", &[&whole[..], b"more"].concat(), 0o755), None);
+    }
+
+    #[test]
+    fn headers_that_are_rubbish_do_no_harm() {
+        let mut header = elf(Machine::host().unwrap().0);
+        assert_eq!(
+            problem("plugin", &header, 0o755),
+            None,
+            "it has no segments, which is for the kernel to refuse"
+        );
+        for class in 0..=3 {
+            for order in 0..=3 {
+                header[4..6].copy_from_slice(&[class, order]);
+                header[24..].fill(0xff);
+                assert!(problem("plugin", &header, 0o755).is_some());
+            }
+        }
     }
 
     #[test]
