@@ -1,7 +1,8 @@
 //! Reports of crashes: what is known of an instance that ended without having been asked to.
 //!
 //! The latest are kept in memory, and in files if there is a directory for them: one JSON object each,
-//! `<plugin>-<seconds since 1970>-<instance>.json`, readable by the host's user alone, as they hold what the plugin said.
+//! `<plugin>-<seconds since 1970>-<process id of the host>-<instance>.json`, readable by the host's user alone, as they hold what the
+//! plugin said. Several hosts may share a directory. Where a name is taken, as by a host in another container, a number is added.
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,8 +20,11 @@ use crate::host::{ExitKind, StopStep};
 /// What is kept of reports in memory.
 pub(super) const CRASHES: Limit = Limit { entries: 20, bytes: 4 << 20 };
 
-/// Files that are kept for each plugin.
+/// Files that are kept for each plugin, whichever host has written them.
 const FILES: usize = 20;
+
+/// Names that are tried for one file.
+const NAMES: u32 = 100;
 
 /// What is known of an instance that ended without having been asked to.
 #[derive(Debug, Clone)]
@@ -81,9 +85,10 @@ impl CrashReport {
     /// there is no file of it, and no other has gone. Blocks for a moment.
     pub(super) fn write(&self, dir: &Path) -> io::Result<PathBuf> {
         let plugin = file_name(&self.plugin);
-        let path = dir.join(format!("{plugin}-{}-{}.json", unix_seconds(self.at), self.instance));
-        new_file(&path, |file| file.write_all(self.to_json().as_bytes()))?;
-        remove_oldest(dir, &plugin)?;
+        let (seconds, host) = (unix_seconds(self.at), std::process::id());
+        let name = format!("{plugin}-{seconds}-{host}-{}", self.instance);
+        let path = new_file(dir, &name, |file| file.write_all(self.to_json().as_bytes()))?;
+        remove_oldest(dir, &plugin, &path)?;
         Ok(path)
     }
 }
@@ -94,10 +99,23 @@ impl Weigh for CrashReport {
     }
 }
 
-/// Makes a file that this user alone can read. If it cannot be filled, it goes again.
-fn new_file(path: &Path, fill: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    fill(&mut file).inspect_err(|_| _ = fs::remove_file(path))
+/// Makes a file that this user alone can read, under the first name that is free. If it cannot be filled, it goes again.
+fn new_file(
+    dir: &Path,
+    name: &str,
+    fill: impl FnOnce(&mut fs::File) -> io::Result<()>,
+) -> io::Result<PathBuf> {
+    let further = (2..=NAMES).map(|number| format!("{name}-{number}"));
+    for name in std::iter::once(name.to_owned()).chain(further) {
+        let path = dir.join(name + ".json");
+        let mut file = match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            opened => opened?,
+        };
+        fill(&mut file).inspect_err(|_| _ = fs::remove_file(&path))?;
+        return Ok(path);
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn unix_seconds(at: SystemTime) -> u64 {
@@ -112,7 +130,8 @@ fn file_name(name: &str) -> String {
     name.trim_start_matches('.').to_owned()
 }
 
-fn remove_oldest(dir: &Path, plugin: &str) -> io::Result<()> {
+/// Leaves so many files that there are [`FILES`] with `newest`.
+fn remove_oldest(dir: &Path, plugin: &str, newest: &Path) -> io::Result<()> {
     // Names of one plugin sort by time as long as seconds have ten digits, which is until the year 2286.
     let of_plugin = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -121,11 +140,15 @@ fn remove_oldest(dir: &Path, plugin: &str) -> io::Result<()> {
             rest.split('-').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
         })
     };
-    let mut files: Vec<_> =
-        fs::read_dir(dir)?.flatten().map(|entry| entry.path()).filter(of_plugin).collect();
-    files.sort();
-    for file in &files[..files.len().saturating_sub(FILES)] {
-        fs::remove_file(file)?;
+    let paths = fs::read_dir(dir)?.flatten().map(|entry| entry.path());
+    let mut others: Vec<_> = paths.filter(of_plugin).filter(|path| path != newest).collect();
+    others.sort();
+    for file in &others[..others.len().saturating_sub(FILES - 1)] {
+        match fs::remove_file(file) {
+            // Another host has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
     }
     Ok(())
 }
@@ -202,28 +225,38 @@ mod tests {
         for instance in 1..=FILES as u64 + 3 {
             report("cache", instance).write(dir.path()).unwrap();
         }
-        let mut names: Vec<_> = fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
+        let (names, host) = (names(dir.path()), std::process::id());
         assert_eq!(names.len(), FILES + 2);
-        assert!(names.contains(&"cache-1700000023-23.json".to_owned()));
-        assert!(!names.contains(&"cache-1700000003-3.json".to_owned()));
-        assert!(names.contains(&"cache_2-1700000001-1.json".to_owned()));
+        assert!(names.contains(&format!("cache-1700000023-{host}-23.json")));
+        assert!(!names.contains(&format!("cache-1700000003-{host}-3.json")));
+        assert!(names.contains(&format!("cache_2-1700000001-{host}-1.json")));
         assert!(names.contains(&"cache-of-mine.json".to_owned()));
+    }
+
+    #[test]
+    fn a_report_of_another_host_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        for written in 1..=FILES + 5 {
+            // As hosts do that are process 1 of their containers, at the same moment.
+            let path = report("cache", 1).write(dir.path()).unwrap();
+            assert_eq!((path.exists(), names(dir.path()).len()), (true, written.min(FILES)));
+        }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        fs::read_dir(dir).unwrap().map(name).collect()
     }
 
     #[test]
     fn a_file_that_cannot_be_filled_is_not_left_there() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cache-1-1.json");
-        let is_full = new_file(&path, |file| {
+        let is_full = new_file(dir.path(), "cache-1-1", |file| {
             file.write_all(b"{")?;
             Err(io::ErrorKind::StorageFull.into())
         });
         assert_eq!(is_full.unwrap_err().kind(), io::ErrorKind::StorageFull);
-        assert!(!path.exists());
+        assert!(names(dir.path()).is_empty());
     }
 
     #[test]

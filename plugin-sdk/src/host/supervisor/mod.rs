@@ -141,8 +141,8 @@ impl Supervisor {
         self
     }
 
-    /// A directory for crash reports, of which the latest 20 of each plugin are kept. Default: they are kept in memory
-    /// alone.
+    /// A directory for crash reports, of which the latest 20 of each plugin are kept. Several hosts may share it. Default: they are
+    /// kept in memory alone.
     pub fn crash_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.settings.crash_dir = Some(dir.into());
         self
