@@ -120,3 +120,41 @@ async fn a_bad_replacement_does_not_end_the_good_program_that_crashes_meanwhile(
     assert_eq!(blamed, [PathBuf::from(SAMPLE), bad.program().to_path_buf()], "each for its own program");
     plugin.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_reload_that_fails_leaves_a_plugin_that_does_not_run_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = |name: &str, text: &str| e2e::file::script(dir.path(), name, text);
+    let (bad, worse) = (named("bad", "exit 3"), named("worse", "echo '1|99|unix|/tmp/x|grpc|'"));
+    let mute = named("mute", "echo rubbish");
+    for (own, backoff, expected) in [
+        (PathBuf::from(SAMPLE), Duration::ZERO, "stopped"),
+        (worse.clone(), Duration::ZERO, "gave-up"),
+        (mute, Duration::from_secs(3_600), "backing-off"),
+    ] {
+        let policy = RestartPolicy { backoff: Backoff::constant(backoff), ..RestartPolicy::default() };
+        let plugin = Supervisor::launch(support::launch_of(&own)).policy(policy).start();
+        let handle = plugin.handle();
+        if expected == "stopped" {
+            serving(handle, |_| true).await;
+            handle.stop().await.unwrap();
+        }
+        until("it does not run", async || handle.status().borrow().state.name() == expected).await;
+        let before = format!("{:?}", handle.status().borrow().state);
+        for program in [&bad, &worse, &dir.path().join("missing")] {
+            let reload = tokio::time::timeout(LIMIT, handle.reload(Some(program.clone()))).await;
+            let refused = reload.expect("it is answered in time");
+            assert!(matches!(refused, Err(OrderError::NotStarted(_))), "{refused:?}");
+            let status = handle.status().borrow().clone();
+            assert_eq!(
+                (format!("{:?}", status.state), status.source),
+                (before.clone(), SourceInfo::Program(own.clone()))
+            );
+        }
+        assert_eq!(count(handle, "swap-failed"), 3);
+        let live = handle.reload(Some(SAMPLE.into())).await.unwrap();
+        assert!(live.is_some(), "a good one is taken");
+        assert_eq!(handle.status().borrow().source, SourceInfo::Program(SAMPLE.into()));
+        plugin.shutdown().await;
+    }
+}

@@ -125,7 +125,7 @@ impl fmt::Display for EventKind {
             Self::SwapSettling { settle, .. } => {
                 write!(f, "the new instance has to be well for {settle:.1?}")
             }
-            Self::SwapFailed { why } => write!(f, "the old instance stays: {why}"),
+            Self::SwapFailed { why } => write!(f, "the reload has failed, and nothing has changed: {why}"),
             Self::Swapped { .. } => f.write_str("the new instance has taken over"),
             Self::Drained { open_calls: 0 } => f.write_str("all calls to the old instance have ended"),
             Self::Drained { open_calls } => {

@@ -7,6 +7,7 @@
 //!     └──unwell──▶ BackingOff, however often
 //!     └──failed too often, or for good──▶ GaveUp ──operator, changed file──▶ Starting
 //!  Starting, Running ──order──▶ Stopping ──gone──▶ Starting, Stopped or Disabled
+//!  Stopped, BackingOff, GaveUp ──trial──▶ Starting ──failed──▶ as before
 //! ```
 //!
 //! The word `Running` stands for the states `Serving` and `Degraded`, which are the same to all that is decided here.
@@ -81,6 +82,8 @@ pub(super) enum Input {
     Wanted,
     /// Nobody has called for long.
     Idle,
+    /// An instance of something else is to be started, though none runs. If it fails, all is as before.
+    Trial,
     /// Somebody decides.
     Order(Order),
 }
@@ -134,13 +137,15 @@ pub(super) struct Machine {
     attempts: u32,
     /// When the latest restarts began, as far as the intensity limit looks back.
     restarts: VecDeque<Instant>,
+    /// During a trial: where it leads to if it fails.
+    before_trial: Option<Phase>,
 }
 
 impl Machine {
     /// A plugin that rests. What starts it is an order, or a call.
     pub(super) fn new(policy: RestartPolicy) -> Self {
         let phase = Phase::Stopped(StopReason::NotNeeded);
-        Self { policy, phase, barren: 0, attempts: 0, restarts: VecDeque::new() }
+        Self { policy, phase, barren: 0, attempts: 0, restarts: VecDeque::new(), before_trial: None }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -149,7 +154,10 @@ impl Machine {
 
     /// Which start it is of those in a row that have failed, counted from 1.
     pub(super) fn attempt(&self) -> u32 {
-        self.barren.max(self.attempts).saturating_add(1)
+        match self.before_trial {
+            Some(_) => 1,
+            None => self.barren.max(self.attempts).saturating_add(1),
+        }
     }
 
     /// When [`Input::Timer`] is due.
@@ -165,9 +173,17 @@ impl Machine {
         let act = match (self.phase, input) {
             (_, Input::Order(order)) => return self.obey(order),
             (Phase::Starting, Input::Started) => {
+                if self.before_trial.take().is_some() {
+                    self.forget();
+                }
                 self.barren = 0;
                 self.phase = Phase::Running { since: now };
                 Act::Nothing
+            }
+            (Phase::Starting, Input::StartFailed { .. } | Input::StartedUnwell)
+                if let Some(before) = self.before_trial.take() =>
+            {
+                self.rest(before)
             }
             (Phase::Starting, Input::StartFailed { permanent }) => self.start_failed(permanent, now, roll),
             (Phase::Starting, Input::StartedUnwell) => self.started_unwell(now, roll),
@@ -187,6 +203,10 @@ impl Machine {
             }
             (Phase::BackingOff { .. } | Phase::GaveUp(_), Input::FileChanged) => self.begin_anew(),
             (Phase::Stopped(StopReason::NotNeeded | StopReason::Idle), Input::Wanted) => self.begin_anew(),
+            (Phase::BackingOff { .. } | Phase::GaveUp(_) | Phase::Stopped(_), Input::Trial) => {
+                self.before_trial = Some(self.phase);
+                self.begin()
+            }
             _ => Act::Nothing,
         };
         Ok(act)
@@ -213,10 +233,16 @@ impl Machine {
             }
             (Order::Clear, Phase::Running { .. } | Phase::Starting | Phase::Stopping(_)) => {
                 self.forget();
+                // As if it had come before the trial.
+                self.before_trial = self.before_trial.filter(|before| matches!(before, Phase::Stopped(_)));
                 Act::Nothing
             }
-            // To start what starts or serves is no mistake.
-            (Order::Start | Order::Restart | Order::Enable, Phase::Starting | Phase::Running { .. }) => {
+            // To start what starts or serves is no mistake. What is being tried may fail, and it is to be started then all the same.
+            (Order::Start | Order::Restart, Phase::Starting) => {
+                self.before_trial = None;
+                Act::Nothing
+            }
+            (Order::Start | Order::Enable, Phase::Running { .. }) | (Order::Enable, Phase::Starting) => {
                 Act::Nothing
             }
             (Order::Enable, Phase::Stopping(_) | Phase::BackingOff { .. } | Phase::GaveUp(_)) => Act::Nothing,
@@ -311,6 +337,7 @@ impl Machine {
 
     fn end(&mut self, then: Then) -> Act {
         let ending = matches!(self.phase, Phase::Stopping(_));
+        self.before_trial = None;
         self.phase = Phase::Stopping(then);
         if ending { Act::Nothing } else { Act::End }
     }
@@ -476,6 +503,53 @@ mod tests {
         assert_eq!(step(&mut machine, Input::Wanted, now), Act::Nothing);
     }
 
+    #[test]
+    fn a_trial_that_fails_changes_nothing() {
+        let to_rest: [(&[Input], Phase); 3] = [
+            (&[STARTED, Input::Order(Order::Stop), Input::Gone], Phase::Stopped(StopReason::Operator)),
+            (&[STARTED, Input::Idle, Input::Gone], Phase::Stopped(StopReason::Idle)),
+            (&[Input::StartFailed { permanent: true }], Phase::GaveUp(GiveUpReason::Permanent)),
+        ];
+        for (inputs, rests) in to_rest {
+            for failed in [FAILED, Input::StartFailed { permanent: true }, Input::StartedUnwell] {
+                let (mut machine, now) = machine(RestartPolicy::default());
+                inputs.iter().for_each(|input| _ = step(&mut machine, *input, now));
+                assert_eq!(machine.phase(), rests);
+                assert_eq!(step(&mut machine, Input::Trial, now), Act::Start);
+                assert_eq!(machine.attempt(), 1);
+                assert_eq!(step(&mut machine, failed, now), Act::Nothing);
+                assert_eq!(machine.phase(), rests);
+            }
+        }
+    }
+
+    #[test]
+    fn a_trial_while_the_next_start_is_waited_for_puts_nothing_off() {
+        let (mut machine, now) = machine(RestartPolicy::default());
+        step(&mut machine, FAILED, now);
+        let (timer, attempt) = (machine.timer(), machine.attempt());
+        step(&mut machine, Input::Trial, now);
+        step(&mut machine, FAILED, now);
+        assert_eq!((machine.timer(), machine.attempt()), (timer, attempt));
+        // One that works is a fresh beginning.
+        step(&mut machine, Input::Trial, now);
+        step(&mut machine, STARTED, now);
+        assert_eq!(machine.attempt(), 1);
+    }
+
+    #[test]
+    fn whoever_starts_a_plugin_during_a_trial_gets_it_started_if_that_fails() {
+        for (order, starts) in [(Order::Start, true), (Order::Restart, true), (Order::Clear, false)] {
+            let (mut machine, now) = machine(RestartPolicy::default());
+            for input in [STARTED, Input::Order(Order::Stop), Input::Gone, Input::Trial] {
+                step(&mut machine, input, now);
+            }
+            assert_eq!(step(&mut machine, Input::Order(order), now), Act::Nothing);
+            step(&mut machine, FAILED, now);
+            assert_eq!(machine.timer().is_some(), starts, "{order:?}");
+        }
+    }
+
     fn any_input() -> impl Strategy<Value = Input> {
         prop_oneof![
             8 => Just(Input::Started),
@@ -490,6 +564,7 @@ mod tests {
             1 => Just(Input::FileChanged),
             2 => Just(Input::Wanted),
             1 => Just(Input::Idle),
+            2 => Just(Input::Trial),
             1 => Just(Input::Order(Order::Start)),
             1 => Just(Input::Order(Order::Stop)),
             1 => Just(Input::Order(Order::Restart)),
@@ -540,6 +615,8 @@ mod tests {
             // Restarts that nobody has ordered, since the last order.
             let mut own: Vec<Instant> = Vec::new();
             let mut barren = 0;
+            // Where a trial has begun, and no order has come since.
+            let mut trial: Option<Phase> = None;
             for (input, millis, roll) in steps {
                 now += Duration::from_millis(millis);
                 // What cannot happen to what there is does not.
@@ -555,7 +632,17 @@ mod tests {
                 let before = machine.phase();
                 let acted = machine.on(input, now, roll);
                 match input {
-                    Input::Started => { alive = Alive::Running; barren = 0 }
+                    Input::Started => {
+                        alive = Alive::Running;
+                        barren = 0;
+                        if trial.take().is_some() {
+                            own.clear();
+                        }
+                    }
+                    Input::StartFailed { .. } | Input::StartedUnwell if trial.is_some() => {
+                        alive = Alive::Nothing;
+                        prop_assert_eq!(Some(machine.phase()), trial.take());
+                    }
                     Input::StartFailed { .. } => { alive = Alive::Nothing; barren += 1 }
                     Input::StartedUnwell => { alive = Alive::Nothing; barren = 0 }
                     Input::Ended { .. } | Input::Gone => alive = Alive::Nothing,
@@ -570,6 +657,12 @@ mod tests {
                 let ordered = matches!(
                     input, Input::Order(_) | Input::FileChanged | Input::Wanted | Input::Gone
                 );
+                match input {
+                    Input::Trial if act == Act::Start => trial = Some(before),
+                    Input::Order(Order::Clear) if matches!(trial, Some(Phase::Stopped(_))) => {}
+                    Input::Order(order) if order != Order::Enable => trial = None,
+                    _ => {}
+                }
                 if act == Act::Start {
                     prop_assert_eq!(alive, Alive::Nothing, "two instances");
                     prop_assert_eq!(machine.phase(), Phase::Starting);
@@ -577,7 +670,7 @@ mod tests {
                     if ordered {
                         own.clear();
                         barren = 0;
-                    } else {
+                    } else if trial.is_none() {
                         own.push(now);
                         prop_assert!(policy.restart != Restart::Never);
                         prop_assert!(barren < policy.hopeless_after);
@@ -599,7 +692,7 @@ mod tests {
                     prop_assert!(now >= retry_at, "before its time");
                 }
                 if matches!(before, Phase::GaveUp(_)) && machine.phase() != before {
-                    prop_assert!(matches!(input, Input::Order(_) | Input::FileChanged));
+                    prop_assert!(matches!(input, Input::Order(_) | Input::FileChanged | Input::Trial));
                 }
                 let phase_fits = match machine.phase() {
                     Phase::Starting => alive == Alive::Starting,

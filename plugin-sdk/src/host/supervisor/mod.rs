@@ -504,7 +504,8 @@ impl PluginHandle {
     /// that stays open keeps it for so long; [`EventKind::Drained`] tells of its end. The next swap waits for that.
     ///
     /// # Errors
-    /// Why the old instance goes on, and `program` is forgotten.
+    /// Why the old instance goes on, and `program` is forgotten. If none ran, the plugin is where it was, stopped or given up or
+    /// waiting for its next start.
     pub async fn reload(&self, program: Option<PathBuf>) -> Result<Option<Live>, OrderError> {
         self.ask(|reply| Request::Reload { program, reply }).await
     }

@@ -70,6 +70,8 @@ pub(super) struct Task {
     pub(super) swapping: Swapping,
     /// What the running instance has taken over from.
     pub(super) draining: Option<Draining>,
+    /// What is to be started next, on trial.
+    trial: Option<Source>,
     /// Swaps that have to wait for the one before them, or for a start.
     reloads: VecDeque<(Option<PathBuf>, Option<Reply>)>,
     waiting: Vec<Waiting>,
@@ -199,6 +201,7 @@ impl Task {
             work: Work::Nothing,
             swapping: Swapping::No,
             draining: None,
+            trial: None,
             reloads: VecDeque::new(),
             waiting: Vec::new(),
             file,
@@ -336,8 +339,9 @@ impl Task {
         self.status.send_modify(|status| status.restarts += u64::from(restart));
         self.recorder.note(Some(number), None, EventKind::Starting { attempt: self.machine.attempt() });
         let (begun, oom_kills) = (Instant::now(), OomKills::now());
-        let starting = self.source.start(self.settings.prepare.clone());
-        self.work = Work::Starting { starting, number, begun, oom_kills, adopt: None };
+        let adopt = self.trial.take();
+        let starting = adopt.as_ref().unwrap_or(&self.source).start(self.settings.prepare.clone());
+        self.work = Work::Starting { starting, number, begun, oom_kills, adopt };
     }
 
     fn next_number(&mut self) -> u64 {
@@ -369,25 +373,7 @@ impl Task {
                         let _ = self.step(Input::Started);
                     }
                     Err(NotStarted::Failed(failure)) => {
-                        self.recorder.note(
-                            Some(number),
-                            None,
-                            EventKind::StartFailed { failure: failure.clone() },
-                        );
-                        let replacement = adopt.as_ref();
-                        let program = replacement.unwrap_or(&self.source).program();
-                        self.report_failed_start(number, program, &failure, oom_kills);
-                        let input = match failure.is_unwell() {
-                            true => Input::StartedUnwell,
-                            // What keeps a replacement from starting is no fault of the program that is started next.
-                            false => Input::StartFailed {
-                                permanent: failure.is_permanent() && replacement.is_none(),
-                            },
-                        };
-                        self.remember(failure.clone());
-                        self.woken = false;
-                        self.answer(Goal::Serving, || Err(OrderError::NotStarted(failure.clone())));
-                        let _ = self.step(input);
+                        self.start_failed(number, failure, oom_kills, adopt.as_ref());
                     }
                     // Nobody cancels a start but `end`, which has taken it out of `work`.
                     Err(NotStarted::Cancelled) => {}
@@ -398,6 +384,34 @@ impl Task {
             (Work::Ending(_), Worked::Gone) => self.gone(),
             (work, _) => self.work = work,
         }
+    }
+
+    /// `replacement` is what was started, if that was not the source itself.
+    fn start_failed(
+        &mut self,
+        number: u64,
+        failure: Failure,
+        oom_kills: OomKills,
+        replacement: Option<&Source>,
+    ) {
+        let program = replacement.unwrap_or(&self.source).program();
+        self.report_failed_start(number, program, &failure, oom_kills);
+        let what = match replacement {
+            Some(_) => EventKind::SwapFailed { why: failure.detail() },
+            None => EventKind::StartFailed { failure: failure.clone() },
+        };
+        self.recorder.note(Some(number), None, what);
+        let input = match failure.is_unwell() {
+            true => Input::StartedUnwell,
+            // What keeps a replacement from starting is no fault of the program that is started next.
+            false => Input::StartFailed { permanent: failure.is_permanent() && replacement.is_none() },
+        };
+        if replacement.is_none() {
+            self.remember(failure.clone());
+        }
+        self.woken = false;
+        self.answer(Goal::Serving, || Err(OrderError::NotStarted(failure.clone())));
+        let _ = self.step(input);
     }
 
     /// What was being ended has ended. Nothing is left, unless another is to be started.
@@ -583,7 +597,7 @@ impl Task {
         }
     }
 
-    /// Has another instance take over, or has it started if none runs.
+    /// Has another instance take over, or has it started on trial if none runs.
     fn reload(&mut self, program: Option<PathBuf>, reply: Option<Reply>) {
         let Source::Launch(launch) = &self.source else { return answer(reply, Err(OrderError::NotOurs)) };
         if self.machine.phase() == Phase::Disabled {
@@ -611,9 +625,9 @@ impl Task {
             self.note(EventKind::SwapFailed { why: failure.detail() });
             return answer(reply, Err(OrderError::NotStarted(failure)));
         }
-        self.adopt(Source::Launch(Box::new(next)));
-        // It is not disabled.
-        let _ = self.step(Input::Order(Order::Start));
+        self.trial = Some(Source::Launch(Box::new(next)));
+        // No order, so that it is not refused.
+        let _ = self.step(Input::Trial);
         self.waiting.extend(reply.map(|reply| Waiting { goal: Goal::Serving, reply }));
     }
 
