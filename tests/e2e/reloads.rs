@@ -185,9 +185,12 @@ fn watched_file_takes_over_when_it_is_replaced() {
     replace(&plugin, &script(dir.path(), "broken", "echo oh no >&2; exit 3"));
     wait_until("the broken file to be refused", || server.log().events("swap-failed") == 1);
     assert_eq!(server.plugin_pid(), first);
+    let status = server.order("status");
+    assert!(status.contains("failed reload") && status.contains("oh no"), "{status}");
     server.wait_for_hit(9);
     replace(&plugin, &script(dir.path(), "mended", &good));
     server.wait_for_plugin_after(first);
+    assert!(!server.order("status").contains("failed reload"));
     server.wait_for_hit(9);
     assert_eq!(server.log().events("ended"), 0, "nobody has died");
 }

@@ -93,6 +93,7 @@ async fn every_reload_that_waits_for_a_plugin_to_be_disabled_is_refused() {
         let outcome = outcome(reload).await;
         assert!(matches!(outcome, Err(OrderError::Disabled)), "{outcome:?}");
     }
+    assert_eq!(count(handle, "refused"), 2, "the log tells");
     plugin.shutdown().await;
 }
 
@@ -152,9 +153,12 @@ async fn a_reload_that_fails_leaves_a_plugin_that_does_not_run_as_it_was() {
             );
         }
         assert_eq!(count(handle, "swap-failed"), 3);
+        assert!(handle.status().borrow().failed_reload.is_some());
         let live = handle.reload(Some(SAMPLE.into())).await.unwrap();
         assert!(live.is_some(), "a good one is taken");
-        assert_eq!(handle.status().borrow().source, SourceInfo::Program(SAMPLE.into()));
+        let status = handle.status().borrow().clone();
+        assert_eq!(status.source, SourceInfo::Program(SAMPLE.into()));
+        assert!(status.failed_reload.is_none());
         plugin.shutdown().await;
     }
 }

@@ -35,6 +35,10 @@ pub(super) fn plugin(plugin: &Plugin) -> Value {
         "reloads": plugin.swaps,
         "crashes": plugin.crashes,
         "log_level": level_word(plugin.log_level),
+        "failed_reload": plugin.failed_reload.as_ref().map(|failed| json!({
+            "at": moment(failed.at),
+            "detail": failed.detail,
+        })),
     })
 }
 

@@ -101,6 +101,10 @@ pub(super) fn status(plugin: &Plugin, style: Style) -> String {
     if let Some(failure) = &plugin.last_failure {
         page.fact("last failure", escaped(&failure.detail));
     }
+    if let Some(failed) = &plugin.failed_reload {
+        let long_ago = ago(failed.at).map(|ago| format!("{} ago: ", short(ago))).unwrap_or_default();
+        page.fact("failed reload", format_args!("{long_ago}{}", escaped(&failed.detail)));
+    }
     page.fact("crashes", plugin.crashes);
     page.fact("log level", level_word(plugin.log_level));
     page.text()

@@ -69,6 +69,9 @@ pub struct Plugin {
     /// From which level on the host logs what the plugin says.
     #[prost(enumeration = "Level", tag = "15")]
     pub log_level: i32,
+    /// The last reload that has failed, whether ordered or because the file had changed. Not set once another instance serves.
+    #[prost(message, optional, tag = "16")]
+    pub failed_reload: ::core::option::Option<FailedReload>,
     /// Where instances come from.
     #[prost(oneof = "plugin::Source", tags = "2, 3")]
     pub source: ::core::option::Option<plugin::Source>,
@@ -85,6 +88,14 @@ pub mod plugin {
         #[prost(string, tag = "3")]
         Address(::prost::alloc::string::String),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FailedReload {
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// All there is to say, the plugin's last words among it, in one line. They may be secret.
+    #[prost(string, tag = "2")]
+    pub detail: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Instance {

@@ -8,7 +8,7 @@ use tracing::Level;
 
 use super::usage::Usage;
 use crate::control::{
-    Crash, Event as EventMessage, Failure as FailureMessage, Instance, Level as LevelMessage,
+    Crash, Event as EventMessage, FailedReload, Failure as FailureMessage, Instance, Level as LevelMessage,
     LogLine as LineMessage, Plugin, Reason, State, failure, plugin,
 };
 use crate::host::{
@@ -16,7 +16,7 @@ use crate::host::{
     SourceInfo,
 };
 
-/// How much of the last failure is in a plugin's status, in bytes. All of it is in the crash.
+/// How much of the last failure, and of the last reload that has failed, is in a plugin's status, in bytes. All of it is in the crash.
 const DETAIL_BYTES: usize = 4 << 10;
 
 /// A plugin as it is now.
@@ -54,6 +54,10 @@ pub(super) fn plugin(handle: &PluginHandle) -> Plugin {
         swaps: status.swaps,
         crashes: u32::try_from(handle.crashes().len()).unwrap_or(u32::MAX),
         log_level: level_message(handle.log_level()).into(),
+        failed_reload: status.failed_reload.map(|failed| FailedReload {
+            at: Some(failed.at.into()),
+            detail: begin_of(&failed.why.detail(), DETAIL_BYTES).to_owned(),
+        }),
     }
 }
 

@@ -52,7 +52,9 @@ pub use event::{Event, EventKind};
 pub use failure::Failure;
 pub use policy::{Intensity, Probe, Restart, RestartPolicy, Swap};
 pub use prepare::{NewInstance, PrepareError};
-pub use state::{Degradation, GiveUpReason, Live, PluginState, PluginStatus, SourceInfo, StopReason};
+pub use state::{
+    Degradation, FailedReload, GiveUpReason, Live, PluginState, PluginStatus, SourceInfo, StopReason,
+};
 
 use super::journal::Journal;
 use super::logbook::{LogBook, LogLine};
@@ -231,6 +233,7 @@ impl Supervisor {
             restarts: 0,
             swaps: 0,
             last_failure: None,
+            failed_reload: None,
         });
         let (route, route_reader) = watch::channel(if settings.lazy { Route::Asleep } else { Route::Down });
         let (request, requests) = mpsc::channel(REQUESTS);

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::Failure;
 use super::policy::Intensity;
+use super::{Failure, OrderError};
 use crate::{AppVersion, PluginAddress};
 
 /// Where a plugin is in its life.
@@ -175,6 +175,18 @@ pub struct PluginStatus {
     pub swaps: u64,
     /// Why the last one ended or could not be started.
     pub last_failure: Option<Failure>,
+    /// The last reload that has failed. `None` once another instance serves.
+    pub failed_reload: Option<FailedReload>,
+}
+
+/// A reload that has changed nothing, whether it was ordered or came with a changed file.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct FailedReload {
+    /// When it failed.
+    pub at: SystemTime,
+    /// Why.
+    pub why: OrderError,
 }
 
 /// Where instances come from.

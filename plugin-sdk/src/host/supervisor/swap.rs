@@ -251,7 +251,7 @@ impl Task {
     }
 
     fn swap_failed(&mut self, why: OrderError, reply: Option<Reply>) {
-        self.note(EventKind::SwapFailed { why: why.detail() });
+        self.reload_failed(&why);
         answer(reply, Err(why));
     }
 

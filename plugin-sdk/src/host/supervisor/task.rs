@@ -20,7 +20,9 @@ use super::policy::Settings;
 use super::random;
 use super::start::{NotStarted, Source, Started, Starting};
 use super::swap::{Begun, Candidate, Draining, Successor, Swapping};
-use super::{Degradation, EventKind, Failure, Live, OrderError, PluginState, PluginStatus, StopReason};
+use super::{
+    Degradation, EventKind, FailedReload, Failure, Live, OrderError, PluginState, PluginStatus, StopReason,
+};
 use crate::clock::after;
 use crate::host::Exit;
 use crate::host::journal::Journal;
@@ -140,6 +142,9 @@ enum Woken {
     Reported(Option<PathBuf>),
 }
 
+/// The order that no machine knows.
+const RELOAD: &str = "reload";
+
 /// Swaps that may wait.
 const MAX_RELOADS: usize = 16;
 
@@ -228,7 +233,7 @@ impl Task {
                 Woken::Request(Some(Request::Shutdown { done })) => break Some(done),
                 Woken::Request(Some(Request::Order { order, reply })) => self.obey(order, reply),
                 Woken::Request(Some(Request::Reload { program, reply })) => {
-                    self.note(EventKind::Ordered { order: "reload" });
+                    self.note(EventKind::Ordered { order: RELOAD });
                     self.reload(program, Some(reply));
                 }
                 Woken::Worked(worked) => self.worked(worked),
@@ -271,9 +276,7 @@ impl Task {
     fn obey(&mut self, order: Order, reply: Reply) {
         self.note(EventKind::Ordered { order: order.name() });
         if self.step(Input::Order(order)).is_err() {
-            self.note(EventKind::Refused { order: order.name(), why: OrderError::Disabled.to_string() });
-            let _nobody_waits = reply.send(Err(OrderError::Disabled));
-            return;
+            return self.refuse(order.name(), OrderError::Disabled, Some(reply));
         }
         let goal = match order {
             Order::Stop | Order::Disable => {
@@ -294,6 +297,12 @@ impl Task {
                 self.answer_those_who_wait();
             }
         }
+    }
+
+    /// Answers an order that is not followed.
+    fn refuse(&mut self, order: &'static str, why: OrderError, reply: Option<Reply>) {
+        self.note(EventKind::Refused { order, why: why.to_string() });
+        answer(reply, Err(why));
     }
 
     /// Has the machine take one step, does what it says, and publishes what has become of it.
@@ -396,19 +405,18 @@ impl Task {
     ) {
         let program = replacement.unwrap_or(&self.source).program();
         self.report_failed_start(number, program, &failure, oom_kills);
-        let what = match replacement {
-            Some(_) => EventKind::SwapFailed { why: failure.detail() },
-            None => EventKind::StartFailed { failure: failure.clone() },
-        };
-        self.recorder.note(Some(number), None, what);
+        match replacement {
+            Some(_) => self.reload_failed(&OrderError::NotStarted(failure.clone())),
+            None => {
+                self.recorder.note(Some(number), None, EventKind::StartFailed { failure: failure.clone() });
+                self.remember(failure.clone());
+            }
+        }
         let input = match failure.is_unwell() {
             true => Input::StartedUnwell,
             // What keeps a replacement from starting is no fault of the program that is started next.
             false => Input::StartFailed { permanent: failure.is_permanent() && replacement.is_none() },
         };
-        if replacement.is_none() {
-            self.remember(failure.clone());
-        }
         self.woken = false;
         self.answer(Goal::Serving, || Err(OrderError::NotStarted(failure.clone())));
         let _ = self.step(input);
@@ -503,7 +511,10 @@ impl Task {
             instance.live.pid,
             EventKind::Swapped { pid: instance.live.pid },
         );
-        self.status.send_modify(|status| status.swaps += 1);
+        self.status.send_modify(|status| {
+            status.swaps += 1;
+            status.failed_reload = None;
+        });
         self.work = Work::Running(instance);
         self.unwell = None;
         self.breaker_open = false;
@@ -518,6 +529,7 @@ impl Task {
             after,
         };
         self.recorder.note(Some(instance.live.instance), instance.live.pid, what);
+        self.status.send_modify(|status| status.failed_reload = None);
         self.work = Work::Running(instance);
         self.unwell = None;
         self.breaker_open = false;
@@ -599,14 +611,16 @@ impl Task {
 
     /// Has another instance take over, or has it started on trial if none runs.
     fn reload(&mut self, program: Option<PathBuf>, reply: Option<Reply>) {
-        let Source::Launch(launch) = &self.source else { return answer(reply, Err(OrderError::NotOurs)) };
+        let Source::Launch(launch) = &self.source else {
+            return self.refuse(RELOAD, OrderError::NotOurs, reply);
+        };
         if self.machine.phase() == Phase::Disabled {
-            return answer(reply, Err(OrderError::Disabled));
+            return self.refuse(RELOAD, OrderError::Disabled, reply);
         }
         let busy = !self.is_settled() || self.is_swapping() || !self.reloads.is_empty();
         if busy {
             if self.reloads.len() >= MAX_RELOADS {
-                return answer(reply, Err(OrderError::Busy));
+                return self.refuse(RELOAD, OrderError::Busy, reply);
             }
             return self.reloads.push_back((program, reply));
         }
@@ -621,9 +635,9 @@ impl Task {
             return;
         }
         if let Err(error) = next.check() {
-            let failure = Failure::Start(Arc::new(error));
-            self.note(EventKind::SwapFailed { why: failure.detail() });
-            return answer(reply, Err(OrderError::NotStarted(failure)));
+            let why = OrderError::NotStarted(Failure::Start(Arc::new(error)));
+            self.reload_failed(&why);
+            return answer(reply, Err(why));
         }
         self.trial = Some(Source::Launch(Box::new(next)));
         // No order, so that it is not refused.
@@ -655,7 +669,17 @@ impl Task {
 
     fn supersede_reloads(&mut self) {
         for (_, reply) in std::mem::take(&mut self.reloads) {
-            answer(reply, Err(OrderError::Superseded));
+            self.refuse(RELOAD, OrderError::Superseded, reply);
+        }
+    }
+
+    /// Tells of a reload that has changed nothing.
+    pub(super) fn reload_failed(&mut self, why: &OrderError) {
+        self.note(EventKind::SwapFailed { why: why.detail() });
+        // That somebody wants something else is no failure.
+        if !matches!(why, OrderError::Superseded) {
+            let failed = FailedReload { at: SystemTime::now(), why: why.clone() };
+            self.status.send_modify(|status| status.failed_reload = Some(failed));
         }
     }
 
