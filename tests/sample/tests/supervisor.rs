@@ -209,6 +209,12 @@ async fn policies_say_what_is_started_again() {
             let stopped = |state: &PluginState| matches!(state, PluginState::Stopped(StopReason::Policy));
             state(handle, "stopped", stopped).await;
         }
+        until("it is reported", async || handle.crashes().len() == 1).await;
+        let (report, events) = (handle.crashes().kept().remove(0).entry, handle.events().kept());
+        assert!(handle.status().borrow().last_failure.is_some());
+        assert_eq!(report.failure.is_success(), how == "exit 0");
+        let ended = events.iter().find(|event| event.entry.what.name() == "ended").expect("it has ended");
+        assert!(ended.entry.what.is_warning(), "nobody has asked for {how}");
         plugin.shutdown().await;
     }
 }

@@ -88,8 +88,8 @@ impl EventKind {
             | Self::Degraded { .. }
             | Self::GaveUp { .. }
             | Self::SwapFailed { .. }
-            | Self::WarmUpFailed { .. } => true,
-            Self::Ended { failure, .. } => !failure.is_success(),
+            | Self::WarmUpFailed { .. }
+            | Self::Ended { .. } => true,
             Self::Drained { open_calls } => *open_calls > 0,
             _ => false,
         }

@@ -54,7 +54,8 @@ impl Failure {
         }
     }
 
-    /// Whether it is none: the plugin has ended by itself with exit status 0.
+    /// Whether the plugin has ended by itself with exit status 0. Nobody has asked it to, so it is a failure; the policy
+    /// [`OnFailure`](super::Restart::OnFailure) alone takes it for none.
     #[must_use]
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Ended(exit) if exit.is_success())
@@ -150,6 +151,7 @@ impl fmt::Display for Failure {
             },
             Self::Prepare(_) => f.write_str("not prepared"),
             Self::Ended(exit) if exit.status == ExitKind::Unknown => f.write_str("ended"),
+            Self::Ended(exit) if exit.is_success() => write!(f, "exited, and was not asked to: {exit}"),
             Self::Ended(exit) => write!(f, "exited: {exit}"),
             Self::Silent { probes, .. } => write!(f, "did not answer {probes} health checks"),
             Self::Lost => f.write_str("the connection broke"),
@@ -204,5 +206,7 @@ mod tests {
         let [first, second] = [5, 7].map(|millis| Failure::Ended(exit(Duration::from_millis(millis))));
         assert_eq!(first.to_string(), second.to_string());
         assert_eq!(first.to_string(), "exited: exit status 3");
+        let success = Failure::Ended(Exit { status: ExitKind::Code(0), ..exit(Duration::ZERO) });
+        assert_eq!(success.to_string(), "exited, and was not asked to: exit status 0");
     }
 }

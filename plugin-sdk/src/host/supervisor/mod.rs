@@ -391,7 +391,7 @@ pub enum NotReady {
     Stopped {
         /// Why.
         why: StopReason,
-        /// What happened last, if it has not ended in good order.
+        /// What happened last, if anything did.
         #[source]
         last: Option<Failure>,
     },

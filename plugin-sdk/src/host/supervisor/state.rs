@@ -36,7 +36,7 @@ pub enum PluginState {
         attempt: u32,
         /// When.
         retry_at: Instant,
-        /// What happened last; `None` if it ended in good order.
+        /// What happened last.
         last: Option<Failure>,
     },
     /// There is none, and no start comes by itself: an operator has to start or clear it, or its file has to change

@@ -478,12 +478,8 @@ impl Task {
         let what = EventKind::Ended { failure: failure.clone(), open_calls };
         self.recorder.note(Some(instance.live.instance), instance.live.pid, what);
         let success = failure.is_success();
-        if success {
-            drop(instance);
-        } else {
-            self.remember(failure.clone());
-            self.report(*instance, failure, open_calls);
-        }
+        self.remember(failure.clone());
+        self.report(*instance, failure, open_calls);
         match std::mem::replace(&mut self.swapping, Swapping::No).into_successor() {
             // The one that was to take over does so now.
             Ok(Successor::Begun(Begun { starting, source, number, begun, oom_kills, reply })) => {
