@@ -336,8 +336,10 @@ mod tests {
             (&["--plugin-settle=soon"], "--plugin-settle"),
             (
                 &["--plugin-crash-dir=/no/such/directory", "--cache-plugin-path=/bin/true"],
-                "--plugin-crash-dir",
+                "no file can be made in /no/such/directory: No such file",
             ),
+            // Where not even root can write.
+            (&["--plugin-crash-dir=/proc/self", "--cache-plugin-path=/bin/true"], "--plugin-crash-dir"),
             (
                 &["--cache-plugin-checksum=sha256:12", "--cache-plugin-attach=unix:/x"],
                 "--cache-plugin-checksum",

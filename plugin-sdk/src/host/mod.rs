@@ -41,10 +41,10 @@ pub use logbook::LogLine;
 pub use plugin::Plugin;
 pub use runner::{PluginCommand, Runner, Running, Started};
 pub use supervisor::{
-    Backoff, CallError, CrashReport, Degradation, Event, EventKind, FailedReload, Failure, GiveUpReason,
-    Intensity, Live, NewInstance, NotReady, OrderError, PluginChannel, PluginHandle, PluginState,
-    PluginStatus, PrepareError, Probe, Restart, RestartPolicy, SourceInfo, StopReason, Supervised,
-    Supervisor, Swap,
+    Backoff, CallError, CrashDirError, CrashReport, Degradation, Event, EventKind, FailedReload, Failure,
+    GiveUpReason, Intensity, Live, NewInstance, NotReady, OrderError, PluginChannel, PluginHandle,
+    PluginState, PluginStatus, PrepareError, Probe, Restart, RestartPolicy, SourceInfo, StopReason,
+    Supervised, Supervisor, Swap,
 };
 
 /// The hosts of this user, seen by the directories that they keep while they run.

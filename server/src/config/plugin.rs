@@ -55,11 +55,9 @@ pub(super) fn check(args: &Args) -> Result<Option<CacheConfig>, ConfigError> {
         .log_level(logging::least(args.log_level).unwrap_or(Level::ERROR))
         .log_level_variable(PLUGIN_LOG_VARIABLE);
     if let Some(dir) = &args.plugin_crash_dir {
-        if !dir.is_dir() {
-            return Err(wrong("--plugin-crash-dir", format!("{} is not a directory", dir.display())));
-        }
         supervisor = supervisor.crash_dir(dir);
     }
+    supervisor.check().map_err(|error| wrong("--plugin-crash-dir", one_line(&error).to_string()))?;
     let (expiration, timeout) = (args.cache_expiration, args.cache_timeout);
     Ok(Some(CacheConfig { supervisor, expiration, timeout }))
 }

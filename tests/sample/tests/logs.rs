@@ -1,10 +1,11 @@
-//! What a plugin writes to stderr, in the host's log and in the copy of it.
+//! What a plugin writes to stderr, in the host's log and in the copy of it, and what the host says of it itself.
 
 use std::sync::{Arc, Mutex};
 
-use plugin_sdk::host::LaunchError;
-use support::logged::Logged;
-use support::script;
+use plugin_sdk::host::{LaunchError, Supervisor};
+use rustix::process::Signal;
+use support::logged::{Line, Logged};
+use support::{sample, script, signal};
 use tracing::Level;
 
 mod support;
@@ -40,4 +41,22 @@ async fn stderr_becomes_events_with_all_they_hold_and_a_raw_copy() {
     assert!(said == expected, "{said:#?}");
     let fields = ["plugin", "module", "timestamp", "fields"].map(|name| lines[2].field(name));
     assert_eq!(fields, ["noisy", "m", "2026-01-02T03:04:05.000006Z", r#"{"n":5}"#]);
+}
+
+#[tokio::test]
+async fn reports_that_cannot_be_written_are_told_at_once_and_with_each_crash() {
+    let logged = Logged::begin();
+    let supervisor = Supervisor::launch(sample().name("unlucky")).crash_dir("/no/such/directory");
+    assert!(supervisor.check().is_err());
+    let plugin = supervisor.start();
+    let of_reports = |line: &Line| line.message().starts_with("crash reports cannot be written: ");
+    let first = logged.line(of_reports).await;
+    assert_eq!((first.level, first.field("plugin")), (Level::WARN, "unlucky"));
+    assert!(first.message().contains("/no/such/directory: No such file"), "{}", first.message());
+
+    let live = plugin.ready().await.unwrap();
+    signal(live.pid.unwrap(), Signal::KILL);
+    let second = logged.line(|line| line.message() == "a crash report cannot be written").await;
+    assert_eq!((second.level, second.field("plugin")), (Level::WARN, "unlucky"));
+    plugin.shutdown().await;
 }

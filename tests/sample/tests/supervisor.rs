@@ -941,6 +941,20 @@ async fn a_crash_leaves_a_report() {
 }
 
 #[tokio::test]
+async fn a_crash_right_before_the_end_of_the_host_leaves_its_report_and_the_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let plugin = Supervisor::launch(sample()).crash_dir(dir.path()).start();
+    let handle = plugin.handle().clone();
+    let live = serving(&handle).await;
+    let mut status = plugin.status();
+    signal(pid(&live), Signal::KILL);
+    status.wait_for(|status| status.state.live().is_none()).await.unwrap();
+    plugin.shutdown().await;
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(names(&handle).iter().filter(|name| **name == "crash-file").count(), 1);
+}
+
+#[tokio::test]
 async fn what_a_plugin_says_is_kept_across_instances() {
     let plugin = supervise(sample());
     let handle = plugin.handle();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use thiserror::Error;
 
 use super::Failure;
 use crate::host::journal::{Limit, Weigh};
@@ -25,6 +26,23 @@ const FILES: usize = 20;
 
 /// Names that are tried for one file.
 const NAMES: u32 = 100;
+
+/// A directory in which no crash report can be written. The operator has to mend it.
+#[derive(Debug, Error)]
+#[error("no file can be made in {}", dir.display())]
+pub struct CrashDirError {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The system's reason.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Looks whether reports can be written there, by making a file without a name. Blocks for a moment.
+pub(super) fn check_dir(dir: &Path) -> Result<(), CrashDirError> {
+    let made = tempfile::tempfile_in(dir);
+    made.map(drop).map_err(|source| CrashDirError { dir: dir.to_path_buf(), source })
+}
 
 /// What is known of an instance that ended without having been asked to.
 #[derive(Debug, Clone)]
@@ -246,6 +264,21 @@ mod tests {
     fn names(dir: &Path) -> Vec<String> {
         let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
         fs::read_dir(dir).unwrap().map(name).collect()
+    }
+
+    #[test]
+    fn a_directory_that_takes_no_file_is_found_out_and_one_that_does_is_left_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        check_dir(dir.path()).unwrap();
+        assert!(names(dir.path()).is_empty());
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for (dir, why) in
+            [(dir.path().join("missing"), io::ErrorKind::NotFound), (file, io::ErrorKind::NotADirectory)]
+        {
+            assert_eq!(check_dir(&dir).unwrap_err().source.kind(), why, "{}", dir.display());
+        }
+        assert!(check_dir(Path::new("/proc/self")).is_err(), "not even root makes files there");
     }
 
     #[test]

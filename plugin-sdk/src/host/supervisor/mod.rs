@@ -47,7 +47,7 @@ use tracing::Level;
 
 pub use backoff::Backoff;
 pub use channel::{CallError, PluginChannel};
-pub use crash::CrashReport;
+pub use crash::{CrashDirError, CrashReport};
 pub use event::{Event, EventKind};
 pub use failure::Failure;
 pub use policy::{Intensity, Probe, Restart, RestartPolicy, Swap};
@@ -206,6 +206,15 @@ impl Supervisor {
     {
         self.settings.warm_up = Some(Arc::new(move |old, new| Box::pin(warm_up(old, new))));
         self
+    }
+
+    /// Looks whether what it is to use besides the plugin can be used: the directory for crash reports. Without it, one that cannot be
+    /// is a warning when the supervisor starts, and the reports are kept in memory alone. Blocks for a moment.
+    ///
+    /// # Errors
+    /// What it found.
+    pub fn check(&self) -> Result<(), CrashDirError> {
+        self.settings.crash_dir.as_deref().map_or(Ok(()), crash::check_dir)
     }
 
     /// Begins. Returns at once; [`Supervised::status`] tells what becomes of it.

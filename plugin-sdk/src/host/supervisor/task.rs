@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::channel::{BreakerChange, Route};
-use super::crash::{CrashReport, OomKills};
+use super::crash::{CrashReport, OomKills, check_dir};
 use super::event::Recorder;
 use super::file_watch::{self, FileWatch};
 use super::instance::{Happened, Instance};
@@ -27,6 +27,7 @@ use crate::clock::after;
 use crate::host::Exit;
 use crate::host::journal::Journal;
 use crate::host::logbook::LogBook;
+use crate::one_line;
 
 /// What an operator can ask for.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub(super) struct Task {
     pub(super) settings: Settings,
     recorder: Recorder,
     crashes: Journal<CrashReport>,
-    /// Writing crash reports.
+    /// Writing crash reports, or looking whether they can be.
     reports: JoinSet<Option<PathBuf>>,
     log_book: LogBook,
     status: watch::Sender<PluginStatus>,
@@ -221,6 +222,7 @@ impl Task {
 
     /// Looks after the plugin until it is asked to stop doing so, or until nobody is left who could.
     pub(super) async fn run(mut self) {
+        self.check_crash_dir();
         if self.settings.lazy {
             self.publish();
         } else {
@@ -253,6 +255,19 @@ impl Task {
         if let Some(done) = done {
             let _nobody_waits = done.send(exit);
         }
+    }
+
+    /// Has it be known at once that reports cannot be written, not with the first crash.
+    fn check_crash_dir(&mut self) {
+        let Some(dir) = self.settings.crash_dir.clone() else { return };
+        let plugin = Arc::clone(&self.status.borrow().name);
+        self.reports.spawn(async move {
+            let checked = tokio::task::spawn_blocking(move || check_dir(&dir)).await;
+            if let Ok(Err(error)) = checked {
+                tracing::warn!(plugin = &*plugin, "crash reports cannot be written: {}", one_line(&error));
+            }
+            None
+        });
     }
 
     async fn next(&mut self) -> Woken {
@@ -881,7 +896,11 @@ impl Task {
             status.state = PluginState::Stopped(why);
         });
         self.route.send_replace(Route::Down);
-        while self.reports.join_next().await.is_some() {}
+        while let Some(reported) = self.reports.join_next().await {
+            if let Ok(Some(path)) = reported {
+                self.note(EventKind::CrashFile { path });
+            }
+        }
         drop(self.log_book);
         exit
     }
@@ -920,12 +939,11 @@ fn kill(instance: Box<Instance>, probes: u32) -> Work {
 /// Keeps a report, and gives the file back that it is in.
 async fn keep(report: CrashReport, crashes: Journal<CrashReport>, dir: Option<PathBuf>) -> Option<PathBuf> {
     crashes.push(report.clone());
-    let dir = dir?;
-    let write = move || {
-        let written = report.write(&dir);
-        written.inspect_err(|error| {
-            tracing::warn!(dir = %dir.display(), %error, "a crash report cannot be written");
-        })
-    };
-    tokio::task::spawn_blocking(write).await.ok()?.ok()
+    let (dir, plugin) = (dir?, Arc::clone(&report.plugin));
+    let shown = dir.display().to_string();
+    let written = tokio::task::spawn_blocking(move || report.write(&dir)).await.ok()?;
+    if let Err(error) = &written {
+        tracing::warn!(plugin = &*plugin, dir = shown, %error, "a crash report cannot be written");
+    }
+    written.ok()
 }
