@@ -229,6 +229,22 @@ impl StderrTail {
         self.diagnosis.as_deref()
     }
 
+    /// Without the lines that are not shown.
+    pub(super) fn shortened(self) -> Self {
+        let lines = self.shown().1.into_iter().cloned().collect();
+        Self { lines, ..self }
+    }
+
+    /// The lines that fit into one line of an error, after the word that introduces them.
+    fn shown(&self) -> (&'static str, Vec<&String>) {
+        let mut said: Vec<_> = self.lines.iter().filter(|line| !line.trim().is_empty()).collect();
+        let begins = |line: &&String| COMPLAINTS.iter().any(|begin| line.starts_with(begin));
+        match said.iter().rposition(begins) {
+            Some(first) => ("says", said.drain(first..).take(LINES_OF_COMPLAINT).collect()),
+            None => ("ends with", said.split_off(said.len().saturating_sub(LAST_LINES))),
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.lines.bytes() + self.diagnosis.as_deref().map_or(0, str::len)
     }
@@ -243,12 +259,7 @@ const COMPLAINTS: [&str; 4] = ["error:", "panic:", "fatal error:", "thread '"];
 
 impl fmt::Display for StderrTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said: Vec<&String> = self.lines.iter().filter(|line| !line.trim().is_empty()).collect();
-        let complaint = said.iter().rposition(|line| COMPLAINTS.iter().any(|begin| line.starts_with(begin)));
-        let (introduction, shown) = match complaint {
-            Some(first) => ("says", &said[first..said.len().min(first + LINES_OF_COMPLAINT)]),
-            None => ("ends with", &said[said.len().saturating_sub(LAST_LINES)..]),
-        };
+        let (introduction, shown) = self.shown();
         for (index, line) in shown.iter().enumerate() {
             if index == 0 {
                 write!(f, "; its stderr {introduction} ")?;
@@ -290,6 +301,8 @@ mod tests {
         tail.diagnosis = Some("no image\nat all".into());
         assert!(tail.to_string().ends_with(r#""four"; its runner says "no image\nat all""#), "{tail}");
         assert_eq!(StderrTail::default().to_string(), "");
+        assert_eq!(tail.clone().shortened().to_string(), tail.to_string());
+        assert_eq!(tail.shortened().lines(), ["two", "th\u{1b}ree", "four"]);
     }
 
     #[test]
@@ -306,5 +319,6 @@ mod tests {
         ]);
         assert!(tail.to_string().starts_with(r#"; its stderr says "panic: oh", "goroutine 1"#), "{tail}");
         assert!(!tail.to_string().contains(r#""x""#));
+        assert_eq!(tail.clone().shortened().to_string(), tail.to_string());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, DuplexStream};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::StderrTail;
 use super::heard::{Heard, HeardLines};
@@ -36,6 +37,8 @@ const STDIO_BUFFER_BYTES: usize = 8 * 1024;
 pub(crate) struct Output {
     source: Source,
     tail: Tail,
+    /// Cancelled when stderr has been read to its end.
+    stderr_read: CancellationToken,
     readers: JoinSet<()>,
     /// For as long as there may be output.
     kept: Option<SocketDir>,
@@ -44,14 +47,21 @@ pub(crate) struct Output {
 impl Output {
     /// Of a plugin that is only attached to: there are no pipes.
     pub(crate) fn of_stranger(source: Source) -> Self {
-        Self { source, tail: Tail::default(), readers: JoinSet::new(), kept: None }
+        let stderr_read = CancellationToken::new();
+        stderr_read.cancel();
+        Self { source, tail: Tail::default(), stderr_read, readers: JoinSet::new(), kept: None }
     }
 
     /// Of a plugin that this host has started.
     pub(super) fn of_launched(source: Source, stderr: Pipe, copy: Option<StderrCopy>) -> Self {
         let mut output = Self::of_stranger(source);
-        let log = LogReader::new(output.source.clone());
-        output.readers.spawn(read_stderr(stderr, log, output.tail.clone(), copy));
+        output.stderr_read = CancellationToken::new();
+        let (log, tail) = (LogReader::new(output.source.clone()), output.tail.clone());
+        let at_its_end = output.stderr_read.clone().drop_guard();
+        output.readers.spawn(async move {
+            read_stderr(stderr, log, tail, copy).await;
+            drop(at_its_end);
+        });
         output
     }
 
@@ -85,6 +95,11 @@ impl Output {
     /// The last lines of stderr so far.
     pub(crate) fn tail(&self) -> StderrTail {
         self.tail.snapshot()
+    }
+
+    /// Waits until the stderr of a process that has ended was read to its end. Cancel safe.
+    pub(super) async fn stderr_read(&self) {
+        let _ = tokio::time::timeout(PIPE_GRACE, self.stderr_read.cancelled()).await;
     }
 
     /// Reads to the end of all pipes, for a process that has ended.

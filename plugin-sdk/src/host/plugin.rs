@@ -157,6 +157,11 @@ impl Plugin {
         }
     }
 
+    /// Waits until what a plugin has said last that has ended is in [`stderr_tail`](Self::stderr_tail), for a moment at most. Cancel safe.
+    pub(super) async fn stderr_read(&self) {
+        self.output.stderr_read().await;
+    }
+
     /// What a plugin has said last that has ended.
     pub(super) async fn last_words(mut self) -> StderrTail {
         self.output.finish().await;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use plugin_sdk::host::{LaunchError, Supervisor};
 use rustix::process::Signal;
+use sample_plugin::sample_client::SampleClient;
 use support::logged::{Line, Logged};
 use support::{sample, script, signal};
 use tracing::Level;
@@ -41,6 +42,24 @@ async fn stderr_becomes_events_with_all_they_hold_and_a_raw_copy() {
     assert!(said == expected, "{said:#?}");
     let fields = ["plugin", "module", "timestamp", "fields"].map(|name| lines[2].field(name));
     assert_eq!(fields, ["noisy", "m", "2026-01-02T03:04:05.000006Z", r#"{"n":5}"#]);
+}
+
+#[tokio::test]
+async fn the_end_of_a_plugin_is_logged_with_what_it_has_said_last() {
+    let logged = Logged::begin();
+    let plugin = Supervisor::launch(sample().name("talkative")).start();
+    plugin.ready().await.unwrap();
+    let mut client = SampleClient::new(plugin.channel());
+    client.log("the index\u{1b}[31m is damaged".to_owned()).await.unwrap();
+    assert!(client.die("abort".to_owned()).await.is_err());
+    let ended = logged.line(|line| line.field("event") == "ended").await;
+    assert_eq!(ended.level, Level::WARN);
+    let end = ended.message().strip_prefix("plugin: exited: signal 6 (SIGABRT)").expect("it was killed so");
+    assert!(
+        end.contains(r#"; its stderr ends with "#) && end.ends_with(r#""the index\u{1b}[31m is damaged""#),
+        "{end}"
+    );
+    plugin.shutdown().await;
 }
 
 #[tokio::test]

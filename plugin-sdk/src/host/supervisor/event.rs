@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tracing::{info, warn};
 
 use super::{Degradation, Failure, GiveUpReason, StopReason};
+use crate::host::StderrTail;
 use crate::host::journal::{Journal, Limit, Weigh};
 
 /// Something that happened to a plugin.
@@ -33,7 +34,7 @@ pub enum EventKind {
     Starting { attempt: u32 },
     Serving { pid: Option<u32>, app_version: u32, after: Duration },
     StartFailed { failure: Failure },
-    Ended { failure: Failure, open_calls: usize },
+    Ended { failure: Failure, open_calls: usize, stderr_tail: StderrTail },
     Degraded { why: Degradation },
     Recovered,
     BackingOff { attempt: u32, delay: Duration },
@@ -109,8 +110,10 @@ impl fmt::Display for EventKind {
                 write!(f, "serving version {app_version}, {after:.1?} after its start")
             }
             Self::StartFailed { failure } => write!(f, "failed to start: {}", failure.detail()),
-            Self::Ended { failure, open_calls: 0 } => failure.fmt(f),
-            Self::Ended { failure, open_calls } => write!(f, "{failure}, with {open_calls} calls open"),
+            Self::Ended { failure, open_calls: 0, stderr_tail } => write!(f, "{failure}{stderr_tail}"),
+            Self::Ended { failure, open_calls, stderr_tail } => {
+                write!(f, "{failure}, with {open_calls} calls open{stderr_tail}")
+            }
             Self::Degraded { why } => write!(f, "not well: {why}"),
             Self::Recovered => f.write_str("well again"),
             Self::BackingOff { attempt, delay } => write!(f, "attempt {attempt} in {delay:.1?}"),
@@ -143,7 +146,8 @@ impl Weigh for Event {
             EventKind::Refused { why, .. }
             | EventKind::SwapFailed { why }
             | EventKind::WarmUpFailed { why } => why.len(),
-            EventKind::StartFailed { failure } | EventKind::Ended { failure, .. } => failure.text_bytes(),
+            EventKind::StartFailed { failure } => failure.text_bytes(),
+            EventKind::Ended { failure, stderr_tail, .. } => failure.text_bytes() + stderr_tail.bytes(),
             EventKind::SwapStarted { program: Some(path) } | EventKind::CrashFile { path } => {
                 path.as_os_str().len()
             }

@@ -100,7 +100,11 @@ impl Instance {
         let Self { plugin, probe, probing, silent, .. } = self;
         tokio::select! {
             biased;
-            exit = plugin.exited() => Happened::Ended(Failure::Ended(exit)),
+            exit = plugin.exited() => {
+                // Mostly its pipe ends with it, and this takes no time.
+                plugin.stderr_read().await;
+                Happened::Ended(Failure::Ended(exit))
+            }
             () = plugin.lost() => Happened::Ended(Failure::Lost),
             answer = probing.answer(plugin, *probe) => match answer {
                 Ok(()) => {

@@ -490,7 +490,8 @@ impl Task {
     fn ended(&mut self, instance: Box<Instance>, failure: Failure) {
         self.unwell = None;
         let open_calls = instance.route.gate.count();
-        let what = EventKind::Ended { failure: failure.clone(), open_calls };
+        let stderr_tail = instance.plugin.stderr_tail().shortened();
+        let what = EventKind::Ended { failure: failure.clone(), open_calls, stderr_tail };
         self.recorder.note(Some(instance.live.instance), instance.live.pid, what);
         let success = failure.is_success();
         self.remember(failure.clone());
