@@ -42,7 +42,7 @@ pub use plugin::Plugin;
 pub use runner::{PluginCommand, Runner, Running, Started};
 pub use supervisor::{
     Backoff, CallError, CrashDirError, CrashReport, Degradation, Event, EventKind, FailedReload, Failure,
-    GiveUpReason, Intensity, Live, NewInstance, NotReady, OrderError, PluginChannel, PluginHandle,
+    GiveUpReason, Intensity, Live, NewInstance, NotReady, Off, OrderError, PluginChannel, PluginHandle,
     PluginState, PluginStatus, PrepareError, Probe, Restart, RestartPolicy, SourceInfo, StopReason,
     Supervised, Supervisor, Swap,
 };

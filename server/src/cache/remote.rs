@@ -136,7 +136,9 @@ impl RemoteCache {
 impl From<&Status> for Unavailable {
     fn from(status: &Status) -> Self {
         match CallError::of(status) {
-            Some(CallError::Down | CallError::NotServing | CallError::Suspended) => Self::Down,
+            Some(CallError::Down | CallError::Off(_) | CallError::NotServing | CallError::Suspended) => {
+                Self::Down
+            }
             Some(CallError::TimedOut) => Self::TimedOut,
             // The plugin's clock may be first.
             None if status.code() == Code::DeadlineExceeded => Self::TimedOut,

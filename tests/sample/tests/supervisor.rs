@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use plugin_sdk::host::{
     Attach, Backoff, CallError, Degradation, EventKind, Failure, GiveUpReason, Launch, LaunchError, Live,
-    NotReady, OrderError, PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart,
+    NotReady, Off, OrderError, PluginChannel, PluginHandle, PluginState, PluginStatus, Probe, Restart,
     RestartPolicy, Security, SourceInfo, StopReason, Supervised, Supervisor, Swap,
 };
 use rustix::process::Signal;
@@ -126,7 +126,8 @@ async fn a_plugin_that_never_serves_is_given_up_until_an_operator_clears_it() {
     assert_eq!(last.unwrap().to_string(), "exited before it was ready: exit status 7");
     assert_eq!(status.starts, 5);
     let error = who(handle).await.unwrap_err();
-    assert_eq!((CallError::of(&error), error.code()), (Some(CallError::Down), Code::Unavailable));
+    let off = CallError::Off(Off::GaveUp(why));
+    assert_eq!((CallError::of(&error), error.code()), (Some(off), Code::Unavailable));
     // An order, which fails as all starts do.
     let error = handle.clear().await.unwrap_err();
     assert!(error.detail().contains("oh no"), "{}", error.detail());
@@ -337,12 +338,44 @@ async fn whoever_is_willing_to_wait_is_served_by_the_next_instance() {
     signal(pid(&live), Signal::KILL);
     until("it is down", async || handle.channel().instance().is_none()).await;
     assert_eq!(patient.who(()).await.unwrap().into_inner(), "rust 1");
-    handle.stop().await.unwrap();
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn whoever_is_willing_to_wait_does_so_until_the_deadline_and_not_for_what_nobody_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let failing = || script(dir.path(), "exit 7");
+    let patient =
+        |plugin: &Supervised| SampleClient::new(plugin.channel().wait_for_ready(true).timeout(None));
+    let why = async |mut patient: SampleClient<PluginChannel>| {
+        let answer = tokio::time::timeout(LIMIT, patient.who(())).await.expect("it does not wait for ever");
+        CallError::of(&answer.unwrap_err()).expect("nobody has answered")
+    };
+
+    let plugin = supervise(failing());
+    let error = why(patient(&plugin)).await;
+    let reason = GiveUpReason::NeverServed { starts: 5 };
+    assert_eq!(error, CallError::Off(Off::GaveUp(reason)), "it was given up during the call");
+    assert_eq!(
+        error.to_string(),
+        "the plugin was given up, as 5 starts in a row have failed; an operator has to start it"
+    );
+    plugin.shutdown().await;
+
+    let policy = RestartPolicy { backoff: Backoff::constant(Duration::from_secs(3_600)), ..fast() };
+    let plugin = Supervisor::launch(failing()).policy(policy).start();
+    let (handle, patient) = (plugin.handle().clone(), patient(&plugin));
+    state(&handle, "it waits", |state| matches!(state, PluginState::BackingOff { .. })).await;
     let mut request = Request::new(());
     request.set_timeout(Duration::from_millis(50));
-    let error = patient.who(request).await.unwrap_err();
-    assert_eq!(CallError::of(&error), Some(CallError::TimedOut));
+    let error = patient.clone().who(request).await.unwrap_err();
+    assert_eq!(CallError::of(&error), Some(CallError::TimedOut), "the next start comes by itself");
+    handle.stop().await.unwrap();
+    assert_eq!(why(patient.clone()).await, CallError::Off(Off::Stopped(StopReason::Operator)));
+    handle.disable().await.unwrap();
+    assert_eq!(why(patient.clone()).await, CallError::Off(Off::Disabled));
     plugin.shutdown().await;
+    assert_eq!(why(patient).await, CallError::Down);
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! client ─▶ PluginChannel ─ route? ─ Live ─ breaker ─ gate ─▶ the instance's own channel
-//!                             ├─ Down, Unwell: fails at once
-//!                             └─ Asleep, Waking: waits for the instance that it asks for
+//!                             ├─ Asleep, Waking: waits for the instance that it asks for
+//!                             ├─ Down, Unwell: fails at once, or waits if it is to
+//!                             └─ Off, Gone: fails at once
 //! ```
 
 use std::pin::Pin;
@@ -24,6 +25,7 @@ use tower::Service;
 
 use super::breaker::{Admission, Breaker, Change};
 use super::gate::{Gate, Inside};
+use super::state::Off;
 use crate::AppVersion;
 use crate::services::{Broker, grpc_timeout, grpc_timeout_value};
 
@@ -55,9 +57,13 @@ pub struct PluginChannel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// There is no instance at the moment, or no connection to it. Nothing was sent. `UNAVAILABLE`.
+    /// There is no instance at the moment, or no connection to it, or no supervisor any more. Nothing was sent. `UNAVAILABLE`.
     #[error("the plugin is not running")]
     Down,
+    /// There is no instance, and none comes by itself: trying again is of no use until somebody has acted. Nothing was sent.
+    /// `UNAVAILABLE`.
+    #[error(transparent)]
+    Off(Off),
     /// There is one, and it is not well. Nothing was sent. `UNAVAILABLE`.
     #[error("the plugin is not well")]
     NotServing,
@@ -94,9 +100,11 @@ impl From<CallError> for Status {
         let code = match error {
             CallError::TimedOut => Code::DeadlineExceeded,
             CallError::OtherVersion { .. } => Code::FailedPrecondition,
-            CallError::Down | CallError::NotServing | CallError::Suspended | CallError::Interrupted => {
-                Code::Unavailable
-            }
+            CallError::Down
+            | CallError::Off(_)
+            | CallError::NotServing
+            | CallError::Suspended
+            | CallError::Interrupted => Code::Unavailable,
         };
         let mut status = Status::new(code, error.to_string());
         status.set_source(Arc::new(error));
@@ -110,19 +118,23 @@ pub(super) enum Route {
     Live(Arc<LiveRoute>),
     /// There is an instance, and it is not well.
     Unwell,
-    /// There is none, and a call does not change that.
+    /// There is none; the next comes by itself.
     Down,
+    /// There is none, and only an order brings one, or a new file where that is watched.
+    Off(Off),
     /// There is none, and a call starts one.
     Asleep,
     /// There will be one soon, since a call has asked for it.
     Waking,
+    /// There is no supervisor any more.
+    Gone,
 }
 
 impl Route {
     fn live(&self) -> Option<&Arc<LiveRoute>> {
         match self {
             Self::Live(route) => Some(route),
-            Self::Unwell | Self::Down | Self::Asleep | Self::Waking => None,
+            _ => None,
         }
     }
 
@@ -133,6 +145,7 @@ impl Route {
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Live(one), Self::Live(other)) => Arc::ptr_eq(one, other),
+            (Self::Off(one), Self::Off(other)) => one == other,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
     }
@@ -196,7 +209,8 @@ impl PluginChannel {
     }
 
     /// Whether calls wait, up to their deadline, for an instance that serves, in place of failing at once with
-    /// [`CallError::Down`] or [`CallError::NotServing`]. gRPC's word for it. Default: no.
+    /// [`CallError::Down`] or [`CallError::NotServing`]. gRPC's word for it. They do not wait for an instance that nobody
+    /// starts: [`CallError::Off`]. Default: no.
     #[must_use]
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
@@ -307,6 +321,8 @@ impl PluginChannel {
                 Route::Asleep => self.wake(),
                 Route::Unwell if !self.wait_for_ready => return Err(CallError::NotServing),
                 Route::Down if !self.wait_for_ready => return Err(CallError::Down),
+                Route::Off(off) => return Err(CallError::Off(off)),
+                Route::Gone => return Err(CallError::Down),
                 Route::Waking | Route::Unwell | Route::Down => {}
             }
             if self.route.changed().await.is_err() {

@@ -53,7 +53,7 @@ pub use failure::Failure;
 pub use policy::{Intensity, Probe, Restart, RestartPolicy, Swap};
 pub use prepare::{NewInstance, PrepareError};
 pub use state::{
-    Degradation, FailedReload, GiveUpReason, Live, PluginState, PluginStatus, SourceInfo, StopReason,
+    Degradation, FailedReload, GiveUpReason, Live, Off, PluginState, PluginStatus, SourceInfo, StopReason,
 };
 
 use super::journal::Journal;

@@ -155,6 +155,21 @@ pub enum StopReason {
     Shutdown,
 }
 
+/// Why there is no instance and none comes by itself, and who has to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Off {
+    /// It has failed too often, or for good.
+    #[error("the plugin was given up, as {0}; an operator has to start it")]
+    GaveUp(GiveUpReason),
+    /// It need not run.
+    #[error("the plugin does not run: {0}; an operator has to start it")]
+    Stopped(StopReason),
+    /// It must not run.
+    #[error("the plugin is disabled; an operator has to enable it")]
+    Disabled,
+}
+
 /// All that there is to know about a plugin at one moment.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

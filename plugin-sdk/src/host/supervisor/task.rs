@@ -21,7 +21,8 @@ use super::random;
 use super::start::{NotStarted, Source, Started, Starting};
 use super::swap::{Begun, Candidate, Draining, Successor, Swapping};
 use super::{
-    Degradation, EventKind, FailedReload, Failure, Live, OrderError, PluginState, PluginStatus, StopReason,
+    Degradation, EventKind, FailedReload, Failure, Live, Off, OrderError, PluginState, PluginStatus,
+    StopReason,
 };
 use crate::clock::after;
 use crate::host::Exit;
@@ -837,7 +838,16 @@ impl Task {
                 | Phase::Stopping(Then::Rest(StopReason::Idle)),
                 _,
             ) => Route::Asleep,
-            _ => Route::Down,
+            (Phase::Stopped(why) | Phase::Stopping(Then::Rest(why)), _) => Route::Off(Off::Stopped(why)),
+            (Phase::GaveUp(why), _) => Route::Off(Off::GaveUp(why)),
+            (Phase::Disabled | Phase::Stopping(Then::Disable), _) => Route::Off(Off::Disabled),
+            (
+                Phase::Starting
+                | Phase::Running { .. }
+                | Phase::Stopping(Then::Start)
+                | Phase::BackingOff { .. },
+                _,
+            ) => Route::Down,
         }
     }
 
@@ -875,7 +885,7 @@ impl Task {
         if running {
             self.note(EventKind::Stopping);
             self.status.send_modify(|status| status.state = PluginState::Stopping);
-            self.route.send_replace(Route::Down);
+            self.route.send_replace(Route::Gone);
         }
         let candidate = self.give_up_swap(&OrderError::Superseded);
         let work = std::mem::replace(&mut self.work, Work::Nothing);
@@ -896,7 +906,7 @@ impl Task {
             status.since = SystemTime::now();
             status.state = PluginState::Stopped(why);
         });
-        self.route.send_replace(Route::Down);
+        self.route.send_replace(Route::Gone);
         while let Some(reported) = self.reports.join_next().await {
             if let Ok(Some(path)) = reported {
                 self.note(EventKind::CrashFile { path });
