@@ -379,6 +379,21 @@ async fn whoever_is_willing_to_wait_does_so_until_the_deadline_and_not_for_what_
 }
 
 #[tokio::test]
+async fn a_plugin_that_was_dropped_says_that_it_has_ended() {
+    let plugin = supervise(sample());
+    let handle = plugin.handle().clone();
+    let live = serving(&handle).await;
+    let mut channel = handle.channel();
+    drop(plugin);
+    let ended = |state: &PluginState| matches!(state, PluginState::Stopped(StopReason::Shutdown));
+    until("the status says so", async || ended(&handle.status().borrow().state)).await;
+    assert_eq!(tokio::time::timeout(LIMIT, channel.instance_changed(Some(1))).await, Ok(None));
+    assert_eq!(CallError::of(&who(&handle).await.unwrap_err()), Some(CallError::Down));
+    assert!(matches!(handle.stop().await, Err(OrderError::Gone)));
+    until("its process has ended", async || !is_running(pid(&live))).await;
+}
+
+#[tokio::test]
 async fn orders_are_followed_and_may_be_given_twice() {
     let plugin = supervise(sample());
     let handle = &plugin.handle().clone();

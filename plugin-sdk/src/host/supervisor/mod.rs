@@ -264,7 +264,8 @@ impl Supervisor {
     }
 }
 
-/// A plugin that is kept running. Dropping it kills the plugin's process group; [`shutdown`](Self::shutdown) is kinder.
+/// A plugin that is kept running. Dropping it kills the plugin's process group, and its handles and channels say soon that it is
+/// kept no longer; [`shutdown`](Self::shutdown) is kinder.
 #[derive(Debug)]
 #[must_use = "dropping it kills the plugin; keep it for as long as the plugin is to run"]
 pub struct Supervised {

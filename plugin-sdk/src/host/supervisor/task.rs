@@ -66,6 +66,7 @@ pub(super) struct Task {
     log_book: LogBook,
     status: watch::Sender<PluginStatus>,
     route: watch::Sender<Route>,
+    end: End,
     wake: Arc<Notify>,
     requests: mpsc::Receiver<Request>,
     changes: (mpsc::UnboundedSender<BreakerChange>, mpsc::UnboundedReceiver<BreakerChange>),
@@ -89,6 +90,22 @@ pub(super) struct Task {
     idle_check: Option<Instant>,
     /// Instances so far.
     instances: u64,
+}
+
+/// Publishes, when it is dropped, that the plugin is kept no longer: the task may be dropped at any moment.
+struct End {
+    status: watch::Sender<PluginStatus>,
+    route: watch::Sender<Route>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.status.send_modify(|status| {
+            status.since = SystemTime::now();
+            status.state = PluginState::Stopped(StopReason::Shutdown);
+        });
+        self.route.send_replace(Route::Gone);
+    }
 }
 
 /// What there is of the plugin.
@@ -200,6 +217,7 @@ impl Task {
             crashes,
             reports: JoinSet::new(),
             log_book,
+            end: End { status: status.clone(), route: route.clone() },
             status,
             route,
             wake,
@@ -900,18 +918,13 @@ impl Task {
         if let Some((old, open_calls)) = drained {
             self.note_of(&old, EventKind::Drained { open_calls });
         }
-        let why = StopReason::Shutdown;
-        self.note(EventKind::Stopped { why });
-        self.status.send_modify(|status| {
-            status.since = SystemTime::now();
-            status.state = PluginState::Stopped(why);
-        });
-        self.route.send_replace(Route::Gone);
         while let Some(reported) = self.reports.join_next().await {
             if let Ok(Some(path)) = reported {
                 self.note(EventKind::CrashFile { path });
             }
         }
+        self.note(EventKind::Stopped { why: StopReason::Shutdown });
+        drop(self.end);
         drop(self.log_book);
         exit
     }
