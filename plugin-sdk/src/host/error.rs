@@ -35,6 +35,25 @@ pub enum LaunchError {
         #[source]
         problem: ProgramProblem,
     },
+    /// An argument, or a variable of its environment, has a NUL byte in it, which no program can be given.
+    #[error("cannot start {}: {holder} has a NUL byte in it", program.display())]
+    Nul {
+        /// The path.
+        program: PathBuf,
+        /// What has it.
+        holder: NulIn,
+    },
+    /// The directory that it is to work in is not there, or is none that may be entered.
+    #[error("cannot start {}: its working directory {} cannot be entered", program.display(), dir.display())]
+    CurrentDir {
+        /// The path.
+        program: PathBuf,
+        /// The directory.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The file is not the one that was pinned.
     #[error("cannot start {}", program.display())]
     Checksum {
@@ -143,7 +162,7 @@ impl LaunchError {
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::UnusableCookie | Self::NoVersion => true,
+            Self::UnusableCookie | Self::NoVersion | Self::Nul { .. } => true,
             Self::Checksum { source, .. } => {
                 matches!(
                     source,
@@ -166,6 +185,28 @@ impl LaunchError {
                     | LineProblem::MultiplexingUnsupported
             ),
             _ => false,
+        }
+    }
+}
+
+/// What has a NUL byte in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NulIn {
+    /// An argument: its number, from 1.
+    Argument(usize),
+    /// A variable: its name, in a form that can be shown. Its value may be a secret.
+    Variable(String),
+}
+
+impl fmt::Display for NulIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Argument(number) => write!(f, "its argument {number}"),
+            Self::Variable(name) => {
+                f.write_str("its environment variable ")?;
+                escape(name, f)
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::error::Waiting;
+use super::error::{NulIn, Waiting};
 use super::link::{Link, Reopen, Target, Unreachable};
 use super::log::Source;
 use super::logbook::LogBook;
@@ -377,8 +378,9 @@ impl Launch {
         &self.program
     }
 
-    /// Looks for what would keep every start from working, without starting anything: a contract that cannot be used, a
-    /// file that is missing, cannot be executed, or is for another machine.
+    /// Looks for what would keep every start from working, without starting anything: a contract that cannot be used, arguments
+    /// that cannot be passed on, a working directory that is not there, a file that is missing, cannot be executed, or is for
+    /// another machine.
     ///
     /// # Errors
     /// What it found.
@@ -390,15 +392,35 @@ impl Launch {
             return Err(LaunchError::NoVersion);
         }
         let program = || self.program.clone();
+        if let Some(holder) = self.nul() {
+            return Err(LaunchError::Nul { program: program(), holder });
+        }
         match (&self.runner, &self.checksum) {
             (None, _) => {
-                examine(&self.program).map_err(|problem| LaunchError::Program { program: program(), problem })
+                examine(&self.program)
+                    .map_err(|problem| LaunchError::Program { program: program(), problem })?;
+                let Some(dir) = &self.current_dir else { return Ok(()) };
+                enterable(dir).map_err(|source| LaunchError::CurrentDir {
+                    program: program(),
+                    dir: dir.clone(),
+                    source,
+                })
             }
             (Some(_), None) => Ok(()),
             (Some(_), Some(_)) => {
                 Err(LaunchError::Checksum { program: program(), source: ChecksumError::Runner })
             }
         }
+    }
+
+    /// What of the arguments and the environment has a NUL byte in it.
+    fn nul(&self) -> Option<NulIn> {
+        let has_nul = |text: &OsStr| text.as_bytes().contains(&0);
+        let argument = self.args.iter().position(|arg| has_nul(arg)).map(|index| NulIn::Argument(index + 1));
+        argument.or_else(|| {
+            let (name, _) = self.env.iter().find(|(name, value)| has_nul(name) || has_nul(value))?;
+            Some(NulIn::Variable(name.to_string_lossy().into_owned()))
+        })
     }
 
     /// Starts an instance and waits until it can be called: [`spawn`](Self::spawn),
@@ -509,6 +531,14 @@ impl Launch {
         }
         command
     }
+}
+
+/// Whether a process of this user may work in a directory.
+fn enterable(dir: &Path) -> io::Result<()> {
+    if !std::fs::metadata(dir)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(rustix::fs::access(dir, rustix::fs::Access::EXEC_OK)?)
 }
 
 /// Without the values of variables, which may be secrets.

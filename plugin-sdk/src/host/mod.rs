@@ -34,7 +34,7 @@ mod supervisor;
 
 pub use attach::{Attach, AttachError};
 pub use control::{ControlError, ControlOptions, ControlServer};
-pub use error::{HealthError, LaunchError, StderrTail, Waiting};
+pub use error::{HealthError, LaunchError, NulIn, StderrTail, Waiting};
 pub use journal::{Follow, Followed, Journal, Numbered};
 pub use launch::{Announced, Contract, Environment, Launch, Security, Spawned, Stdin};
 pub use logbook::LogLine;

@@ -74,6 +74,24 @@ async fn a_relative_program_is_the_hosts_and_not_the_plugins() {
 }
 
 #[tokio::test]
+async fn what_is_no_fault_of_the_program_is_not_blamed_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (missing, file) = (dir.path().join("missing"), dir.path().join("file"));
+    std::fs::write(&file, "").unwrap();
+    for (launch, cause, permanent) in [
+        (sample().current_dir(&missing), "/missing cannot be entered: No such file or directory", false),
+        (sample().current_dir(&file), "/file cannot be entered: not a directory", false),
+        (sample().arg("fine").arg("a\0b"), "its argument 2 has a NUL byte in it", true),
+        (sample().env("TOKEN", "secret\0"), "its environment variable TOKEN has a NUL byte in it", true),
+    ] {
+        let error = launch.start().await.unwrap_err();
+        let told = plugin_sdk::one_line(&error).to_string();
+        assert!(told.contains(cause) && !told.contains("secret"), "{told}");
+        assert_eq!(error.is_permanent(), permanent, "{told}");
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_on_tcp_keeps_to_the_ports_it_is_given() {
     // Whatever else runs on this machine, some of them are free.
     let ports = PortRange::new(23_000, 23_100).unwrap();

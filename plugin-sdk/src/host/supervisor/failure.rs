@@ -129,6 +129,8 @@ impl fmt::Display for Failure {
                 LaunchError::UnusableCookie | LaunchError::NoVersion => {
                     f.write_str("the contract cannot be used")
                 }
+                LaunchError::Nul { .. } => f.write_str("its arguments or environment cannot be used"),
+                LaunchError::CurrentDir { .. } => f.write_str("its working directory cannot be entered"),
                 LaunchError::Program { .. } | LaunchError::Spawn { .. } => f.write_str("cannot be run"),
                 LaunchError::Checksum { .. } => f.write_str("has another checksum, or cannot be checked"),
                 LaunchError::SocketDir(_) => f.write_str("no directory for the socket"),
