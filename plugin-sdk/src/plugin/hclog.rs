@@ -15,6 +15,9 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 /// The last second that is written with four digits for the year, in seconds since 1970.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
+/// The pair that says of an entry how much of it is not there.
+const CUT_BYTES: &str = "cut_bytes";
+
 /// What is to be logged.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
@@ -27,7 +30,8 @@ pub(super) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// The line with its end. One that would be too long loses its fields and, if need be, the end of its message.
+    /// The line with its end. One that would be too long loses its fields and, if need be, the end of its message, and says how
+    /// many bytes it has lost.
     pub(super) fn line(self, now: SystemTime) -> Vec<u8> {
         let mut object = self.fields;
         // A Go host crashes on values that are no text under these keys, so they are set last and always.
@@ -44,8 +48,13 @@ impl Entry<'_> {
         }
         if let Some(Value::String(message)) = special.get_mut("@message") {
             // A character takes up to six bytes in JSON.
-            *message = message.chars().take(MAX_LINE_BYTES / 8).collect();
+            if let Some((end, _)) = message.char_indices().nth(MAX_LINE_BYTES / 8) {
+                message.truncate(end);
+                message.push_str("...");
+            }
         }
+        let lost = whole.len() - encode(&special).len();
+        special.insert(CUT_BYTES.to_owned(), lost.into());
         encode(&special)
     }
 }
@@ -119,12 +128,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_never_longer_than_a_host_reads_as_one() {
+    fn a_line_is_never_longer_than_a_host_reads_as_one_and_says_that_it_was_cut() {
         let long = "\u{1}".repeat(100_000);
-        for entry in [entry("short", &[("long", long.as_str().into())]), entry(&long, &[])] {
+        for (entry, lost) in [
+            (entry("short", &[("long", long.as_str().into())]), 600_000..600_020),
+            (entry(&long, &[]), 550_000..560_000),
+        ] {
             let line = entry.line(at(0));
             assert!(line.len() <= MAX_LINE_BYTES);
-            serde_json::from_slice::<Value>(&line).unwrap();
+            let object: Map<String, Value> = serde_json::from_slice(&line).unwrap();
+            assert!(lost.contains(&object["cut_bytes"].as_u64().unwrap()), "{}", object["cut_bytes"]);
+            let message = object["@message"].as_str().unwrap();
+            assert!(message == "short" || message.ends_with("\u{1}..."), "the cut can be seen");
         }
+        let line = entry(&"x".repeat(MAX_LINE_BYTES / 2), &[]).line(at(0));
+        assert!(!String::from_utf8(line).unwrap().contains("cut_bytes"), "it is whole");
     }
 }

@@ -41,7 +41,7 @@ fn filter(wanted: &str) -> EnvFilter {
 /// plugin must not die of a log line when its host has gone.
 ///
 /// `@module` is the event's target, with dots; fields are pairs of their own. An event whose line would be longer than
-/// 64 KiB loses its fields and, if need be, the end of its message.
+/// 64 KiB loses its fields and, if need be, the end of its message; the pair `cut_bytes` says so.
 #[derive(Debug, Default)]
 pub struct HclogLayer(());
 
