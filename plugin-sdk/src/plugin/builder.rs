@@ -101,6 +101,12 @@ pub enum ServeError {
     /// The magic cookie is missing: a person started the binary by hand.
     #[error("this program is a plugin and is started by its host")]
     NotStartedByHost,
+    /// The magic cookie has another value: a host started the binary, and is made for another plugin or another contract.
+    #[error("{key} does not hold this plugin's magic cookie: give host and plugin the same")]
+    OtherCookie {
+        /// The variable.
+        key: String,
+    },
     /// The plugin's author left a half of the cookie empty.
     #[error("the magic cookie of this plugin is empty or cannot be an environment variable")]
     UnusableCookie,
@@ -161,15 +167,17 @@ pub enum ServeError {
 
 impl ServeError {
     /// Tells whoever has started the plugin, on stderr, and gives the exit code, 1. A person who has started it by hand reads that
-    /// its host is to do it; all else is one line of the log with its whole cause, which needs no logging to be installed.
+    /// its host is to do it, and the author of a host with another magic cookie what to mend; all else is one line of the log with its whole cause, which needs no logging to be installed.
     #[must_use]
     pub fn report(&self) -> ExitCode {
-        if let Self::NotStartedByHost = self {
-            // There is nobody to tell that stderr is broken.
-            let _ = io::stderr().write_all(NOT_BY_HAND.as_bytes());
-        } else {
-            super::init_logging();
-            tracing::error!("{}", crate::one_line(self));
+        // There is nobody to tell that stderr is broken.
+        match self {
+            Self::NotStartedByHost => _ = io::stderr().write_all(NOT_BY_HAND.as_bytes()),
+            Self::OtherCookie { key } => _ = io::stderr().write_all(other_cookie(key).as_bytes()),
+            _ => {
+                super::init_logging();
+                tracing::error!("{}", crate::one_line(self));
+            }
         }
         ExitCode::FAILURE
     }
@@ -449,6 +457,9 @@ impl PluginBuilder {
         }
         match std::env::var_os(self.cookie.key()) {
             Some(value) if value == self.cookie.value() => Ok(()),
+            Some(value) if !value.is_empty() => {
+                Err(ServeError::OtherCookie { key: self.cookie.key().to_owned() })
+            }
             _ => Err(ServeError::NotStartedByHost),
         }
     }
@@ -473,3 +484,14 @@ This program is a plugin. It is not meant to be started by hand:
 its host starts it and talks to it over a socket.
 Start the host instead, and give it the path of this file.
 ";
+
+/// What the author of a host reads whose contract is not the plugin's.
+fn other_cookie(key: &str) -> String {
+    format!(
+        "\
+This program is a plugin, and was started with another magic cookie than its own:
+{key} is set, but not to the value that this plugin was built with.
+Give host and plugin the same magic cookie, or the host the right plugin.
+"
+    )
+}

@@ -80,7 +80,7 @@ impl Serving {
 #[tokio::test]
 async fn without_its_cookie_a_plugin_explains_itself_on_stderr_alone() {
     for args in [&[][..], &["--own-run-time"]] {
-        for variables in [&[][..], &[("SAMPLE_PLUGIN", "")], &[("SAMPLE_PLUGIN", "another")]] {
+        for variables in [&[][..], &[("SAMPLE_PLUGIN", "")], &[("SAMPLE_PLUGIN", "another-cookie")]] {
             let output = ends(args, variables).await;
             assert_eq!(
                 (output.status.code(), output.stdout.as_slice()),
@@ -88,7 +88,13 @@ async fn without_its_cookie_a_plugin_explains_itself_on_stderr_alone() {
                 "{variables:?}"
             );
             let stderr = String::from_utf8(output.stderr).unwrap();
-            assert!(stderr.contains("is a plugin") && stderr.contains("Start the host"), "{stderr}");
+            let other = variables.contains(&("SAMPLE_PLUGIN", "another-cookie"));
+            let move_of = if other { "SAMPLE_PLUGIN is set, but not to" } else { "Start the host" };
+            assert!(stderr.contains("is a plugin") && stderr.contains(move_of), "{stderr}");
+            assert!(
+                !stderr.contains("another-") && !stderr.contains(COOKIE.1),
+                "no value is shown: {stderr}"
+            );
         }
     }
 }
