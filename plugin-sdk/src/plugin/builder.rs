@@ -157,6 +157,11 @@ pub enum ServeError {
     /// The asynchronous run time could not be made.
     #[error("cannot start the run time")]
     Runtime(#[source] io::Error),
+    /// The plugin's author called [`run`](PluginBuilder::run) where there is a run time already.
+    #[error(
+        "run() makes a run time of its own and was called inside of one: call serve() there, and await it"
+    )]
+    InsideRuntime,
     /// The plugin's author gave [`descriptors`](PluginBuilder::descriptors) that cannot be used.
     #[error("the descriptors of this plugin's services cannot be used")]
     Descriptors(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -339,11 +344,14 @@ impl PluginBuilder {
     /// otherwise, with the reason on stderr.
     ///
     /// On one thread, a handler that computes for long keeps all others waiting. A plugin with work for more than one core takes
-    /// [`serve`](Self::serve) in a run time of its own.
+    /// [`serve`](Self::serve) in a run time of its own; inside of one, this does nothing but fail.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let outcome = self.mode().and_then(|mode| {
             super::init_logging();
+            if tokio::runtime::Handle::try_current().is_ok() {
+                return Err(ServeError::InsideRuntime);
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(ServeError::Runtime)?;
             let outcome = runtime.block_on(self.serve_as(mode));

@@ -64,6 +64,7 @@ fn main() -> ExitCode {
     match () {
         () if has("--test-mode") => test_mode(plugin),
         () if has("--own-run-time") => own_run_time(plugin),
+        () if has("--run-inside-a-run-time") => run_inside_a_run_time(plugin),
         () => plugin.run(),
     }
 }
@@ -76,6 +77,12 @@ async fn own_run_time(plugin: PluginBuilder) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
+}
+
+/// As a plugin's author does it by mistake.
+#[tokio::main]
+async fn run_inside_a_run_time(plugin: PluginBuilder) -> ExitCode {
+    plugin.run()
 }
 
 /// What a library might say when it is set up.

@@ -103,6 +103,7 @@ async fn without_its_cookie_a_plugin_explains_itself_on_stderr_alone() {
 async fn what_a_plugin_cannot_serve_with_is_a_reason_on_stderr_and_exit_code_one() {
     for (args, variable, reason) in [
         (&["--empty-cookie"][..], ("UNRELATED", "x"), "cookie"),
+        (&["--run-inside-a-run-time"], ("UNRELATED", "x"), "call serve() there"),
         (&[], ("PLUGIN_CLIENT_CERT", "garbage"), "PEM"),
         (&[], ("PLUGIN_MIN_PORT", "many"), "PLUGIN_MIN_PORT"),
         (&[], ("PLUGIN_UNIX_SOCKET_DIR", "/no/such/directory"), "/no/such/directory"),
