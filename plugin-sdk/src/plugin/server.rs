@@ -84,6 +84,7 @@ impl PluginServer {
         let Self { stop, last_words, context, routes, shutdown, drain_limit } = self;
         // Inside a test the application's tasks outlive a crash, and have to hear of it as well.
         let _stop = stop.clone().drop_guard();
+        let stdio = context.stdio.clone();
         let controller = Controller((shutdown == ShutdownRpc::Ends).then(|| stop.clone()));
         let server = server()
             .add_routes(routes)
@@ -103,6 +104,7 @@ impl PluginServer {
             served = server => served?,
             () = drain => tracing::warn!(limit = ?drain_limit, "calls that took too long were broken off"),
         }
+        stdio.tell_unread();
         Ok(())
     }
 }

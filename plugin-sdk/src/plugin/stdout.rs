@@ -16,8 +16,8 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(200);
 /// What a pipe holds, on Linux.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// How long pieces gather after one was copied. Each `println!` is a piece, and so many may wait for the host as the writer has
-/// room for, which is less than what a handler prints while nothing else of its thread goes on.
+/// How long pieces gather after one was copied. Each `println!` is a piece, and to send many together costs the plugin and its host
+/// less.
 const GATHERING: Duration = Duration::from_millis(1);
 
 /// A running capture.

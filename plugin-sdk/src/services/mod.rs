@@ -1,5 +1,7 @@
 //! The gRPC services that go-plugin has beside the application's own: broker, controller, health, stdio.
 
+#[cfg(feature = "plugin")]
+mod backlog;
 mod broker;
 #[cfg(feature = "plugin")]
 mod controller;

@@ -1,8 +1,10 @@
 //! `GRPCStdio`: what a plugin writes to stdout and stderr after the handshake, as a stream to its host.
 //!
-//! The plugin is never held up by a host that does not read. Output waits in a bounded buffer; when that is full, the
-//! oldest goes. (In go-plugin the writer blocks once a pipe of 64 KiB is full.) Every open stream gets all output from
-//! when it was opened; what was written while no stream was open goes to the next one.
+//! A plugin is never held up for long by a host that does not read: output waits in a [`Backlog`](super::backlog), and when that is
+//! full, the oldest goes, which the log tells. (In go-plugin the writer blocks once a pipe of 64 KiB is full.) A thread that is none
+//! of the run time's waits for room instead, as long as the host goes on to read. One of the run time's must not: it may be the
+//! one that would send the output. Every open stream gets all output from when it was opened; what was written while no
+//! stream was open goes to the next one.
 
 #[cfg(feature = "plugin")]
 pub(crate) use server::Stdio;
@@ -15,11 +17,10 @@ pub(crate) use client::receive;
 #[cfg(feature = "plugin")]
 mod server {
     use std::io;
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::Arc;
 
-    use bytes::Bytes;
-    use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-    use tokio::sync::{broadcast, mpsc};
+    use tokio::runtime::Handle;
+    use tokio::sync::mpsc;
     use tokio_stream::wrappers::ReceiverStream;
     use tokio_util::sync::CancellationToken;
     use tonic::{Request, Response, Status};
@@ -27,12 +28,7 @@ mod server {
     use crate::generated::plugin::StdioData;
     use crate::generated::plugin::grpc_stdio_server::GrpcStdio;
     use crate::generated::plugin::stdio_data::Channel;
-
-    /// Largest chunk that go-plugin sends.
-    const CHUNK_BYTES: usize = 1024;
-
-    /// Chunks that wait for a host; with full chunks 1 MiB.
-    const BUFFERED_CHUNKS: usize = 1024;
+    use crate::services::backlog::{Backlog, Next, Reader, WhenFull};
 
     /// Chunks handed to one stream ahead of what HTTP/2 has taken.
     const STREAM_AHEAD: usize = 4;
@@ -40,64 +36,65 @@ mod server {
     /// The output of this process, and the service that gives it to hosts.
     #[derive(Debug, Clone)]
     pub(crate) struct Stdio {
-        chunks: broadcast::Sender<StdioData>,
-        /// Holds output for the next stream while there is none.
-        spare: Arc<Mutex<Option<broadcast::Receiver<StdioData>>>>,
+        backlog: Arc<Backlog>,
         closing: CancellationToken,
     }
 
-    /// Writes to one of the two channels. Never blocks and never fails.
+    /// Writes to one of the two channels. Never fails.
+    ///
+    /// In a task, it never blocks: 8 MiB wait for the host, and when there are more, the oldest go, and the plugin's log says how many
+    /// bytes these were. In a thread of its own, it waits for room while the host reads.
     #[derive(Debug, Clone)]
     pub struct StdioWriter {
-        chunks: broadcast::Sender<StdioData>,
+        backlog: Arc<Backlog>,
         channel: Channel,
     }
 
     impl Stdio {
         /// Streams end, after all that was written, when the token is cancelled.
         pub(crate) fn new(closing: CancellationToken) -> Self {
-            let (chunks, spare) = broadcast::channel(BUFFERED_CHUNKS);
-            Self { chunks, spare: Arc::new(Mutex::new(Some(spare))), closing }
+            Self { backlog: Arc::default(), closing }
         }
 
         pub(crate) fn stdout(&self) -> StdioWriter {
-            StdioWriter { chunks: self.chunks.clone(), channel: Channel::Stdout }
+            StdioWriter { backlog: Arc::clone(&self.backlog), channel: Channel::Stdout }
         }
 
         pub(crate) fn stderr(&self) -> StdioWriter {
-            StdioWriter { chunks: self.chunks.clone(), channel: Channel::Stderr }
+            StdioWriter { backlog: Arc::clone(&self.backlog), channel: Channel::Stderr }
         }
 
-        fn spare(&self) -> std::sync::MutexGuard<'_, Option<broadcast::Receiver<StdioData>>> {
-            self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+        /// For the end: says how much a host that reads has not got.
+        pub(crate) fn tell_unread(&self) {
+            let bytes = self.backlog.unread();
+            if bytes > 0 {
+                tracing::warn!(
+                    bytes,
+                    "output was lost, as the host did not read it before this plugin's end"
+                );
+            }
         }
 
-        async fn feed(
-            &self,
-            chunks: &mut broadcast::Receiver<StdioData>,
-            stream: mpsc::Sender<Result<StdioData, Status>>,
-        ) {
+        async fn feed(&self, reader: &mut Reader, stream: mpsc::Sender<Result<StdioData, Status>>) {
             loop {
-                // In this order: a closed stream before output, and all output before the end.
-                let chunk = tokio::select! {
-                    biased;
-                    () = stream.closed() => return,
-                    received = chunks.recv() => match received {
-                        Ok(chunk) => chunk,
-                        Err(RecvError::Lagged(lost)) => {
-                            tracing::warn!(lost, "output was dropped, as it was written faster than this plugin's thread and its host could take it: the oldest pieces");
-                            continue;
+                // Both before the look: what is written after it is news, and all that was written before the end is sent.
+                let (news, closing) = (self.backlog.news(), self.closing.is_cancelled());
+                match reader.next() {
+                    Next::Chunk(chunk) => {
+                        if stream.send(Ok(chunk)).await.is_err() {
+                            return;
                         }
-                        Err(RecvError::Closed) => return,
+                    }
+                    Next::Lost(bytes) => tracing::warn!(
+                        bytes,
+                        "output was lost, the oldest: it was written faster than this plugin's thread and its host could take it"
+                    ),
+                    Next::Nothing if closing => return,
+                    Next::Nothing => tokio::select! {
+                        () = stream.closed() => return,
+                        () = news => {}
+                        () = self.closing.cancelled() => {}
                     },
-                    () = self.closing.cancelled() => match chunks.try_recv() {
-                        Ok(chunk) => chunk,
-                        Err(TryRecvError::Lagged(_)) => continue,
-                        Err(TryRecvError::Empty | TryRecvError::Closed) => return,
-                    },
-                };
-                if stream.send(Ok(chunk)).await.is_err() {
-                    return;
                 }
             }
         }
@@ -105,11 +102,8 @@ mod server {
 
     impl io::Write for StdioWriter {
         fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-            for chunk in data.chunks(CHUNK_BYTES) {
-                let data = Bytes::copy_from_slice(chunk);
-                // Fails only while no stream is open and none waits: then nobody is to read it.
-                let _ = self.chunks.send(StdioData { channel: self.channel.into(), data });
-            }
+            let when_full = if Handle::try_current().is_ok() { WhenFull::Drop } else { WhenFull::Wait };
+            self.backlog.write(self.channel, data, when_full);
             Ok(data.len())
         }
 
@@ -128,17 +122,8 @@ mod server {
         ) -> Result<Response<Self::StreamStdioStream>, Status> {
             let (send, receive) = mpsc::channel(STREAM_AHEAD);
             let stdio = self.clone();
-            let mut chunks = self.spare().take().unwrap_or_else(|| self.chunks.subscribe());
-            tokio::spawn(async move {
-                stdio.feed(&mut chunks, send).await;
-                // The last stream to close leaves its place to the next one.
-                let mut spare = stdio.spare();
-                if stdio.chunks.receiver_count() == 1 {
-                    *spare = Some(chunks);
-                } else {
-                    drop(chunks);
-                }
-            });
+            let mut reader = self.backlog.reader();
+            tokio::spawn(async move { stdio.feed(&mut reader, send).await });
             Ok(Response::new(ReceiverStream::new(receive)))
         }
     }
@@ -150,6 +135,7 @@ mod server {
         use tokio_stream::StreamExt;
 
         use super::*;
+        use crate::services::backlog::{BACKLOG_BYTES, CHUNK_BYTES};
 
         async fn open(stdio: &Stdio) -> ReceiverStream<Result<StdioData, Status>> {
             stdio.stream_stdio(Request::new(())).await.unwrap().into_inner()
@@ -195,12 +181,64 @@ mod server {
         #[tokio::test]
         async fn without_a_reader_the_oldest_output_goes_and_nobody_waits() {
             let stdio = Stdio::new(CancellationToken::new());
-            for number in 0..BUFFERED_CHUNKS * 2 {
-                writeln!(stdio.stdout(), "{number}").unwrap();
+            let line = format!("{}\n", "x".repeat(CHUNK_BYTES - 1));
+            for _ in 0..BACKLOG_BYTES / CHUNK_BYTES {
+                stdio.stdout().write_all(b"old\n").unwrap();
+                stdio.stdout().write_all(line.as_bytes()).unwrap();
             }
-            let mut stream = open(&stdio).await;
-            let first = stream.next().await.unwrap().unwrap();
-            assert_ne!(first.data.as_ref(), b"0\n");
+            let mut reader = stdio.backlog.reader();
+            let Next::Lost(lost) = reader.next() else { panic!("it has everything") };
+            let mut left = 0;
+            while let Next::Chunk(chunk) = reader.next() {
+                left += chunk.data.len();
+            }
+            let written = BACKLOG_BYTES / CHUNK_BYTES * (CHUNK_BYTES + 4);
+            assert_eq!(usize::try_from(lost).unwrap() + left, written, "what is lost is counted");
+            assert!(left > BACKLOG_BYTES * 9 / 10, "{left} of {BACKLOG_BYTES} bytes are left");
+        }
+
+        #[tokio::test]
+        async fn a_reader_that_is_late_is_told_what_it_has_missed_even_at_the_end() {
+            let closing = CancellationToken::new();
+            let stdio = Stdio::new(closing.clone());
+            let mut reader = stdio.backlog.reader();
+            stdio.stdout().write_all(&vec![b'x'; BACKLOG_BYTES + 10]).unwrap();
+            stdio.stderr().write_all(b"last words").unwrap();
+            closing.cancel();
+            assert!(matches!(reader.next(), Next::Lost(bytes) if bytes > 10));
+            let unread = stdio.backlog.unread();
+            let mut read = 0;
+            while let Next::Chunk(chunk) = reader.next() {
+                read += chunk.data.len();
+            }
+            assert_eq!((u64::try_from(read).unwrap(), stdio.backlog.unread()), (unread, 0));
+        }
+
+        #[test]
+        fn a_thread_of_its_own_waits_for_a_reader_that_goes_on_and_not_for_one_that_does_not() {
+            let stdio = Stdio::new(CancellationToken::new());
+            let mut reader = stdio.backlog.reader();
+            let mut stdout = stdio.stdout();
+            let writer = std::thread::spawn(move || {
+                for _ in 0..BACKLOG_BYTES / CHUNK_BYTES * 3 {
+                    stdout.write_all(&[b'x'; CHUNK_BYTES]).unwrap();
+                }
+            });
+            let mut read = 0;
+            while !(writer.is_finished() && stdio.backlog.unread() == 0) {
+                match reader.next() {
+                    Next::Chunk(chunk) => read += chunk.data.len(),
+                    Next::Lost(bytes) => panic!("{bytes} bytes were lost"),
+                    Next::Nothing => std::thread::yield_now(),
+                }
+            }
+            writer.join().unwrap();
+            assert_eq!(read, BACKLOG_BYTES * 3);
+
+            for _ in 0..BACKLOG_BYTES / CHUNK_BYTES * 3 {
+                stdio.stdout().write_all(&[b'x'; CHUNK_BYTES]).unwrap();
+            }
+            assert!(matches!(reader.next(), Next::Lost(_)), "it has waited once, in vain");
         }
     }
 }

@@ -139,3 +139,22 @@ async fn lines_that_a_handler_prints_without_a_pause_are_not_lost() {
     assert!(plugin.shutdown().await.is_success());
     assert_eq!(logged.said("stdout").len(), LINES);
 }
+
+#[tokio::test]
+async fn lines_that_a_handler_writes_without_a_pause_are_not_lost() {
+    const LINES: usize = 60_000;
+    let logged = Logged::begin();
+    let (tell, told) = std::sync::mpsc::channel();
+    let plugin = PluginBuilder::new(sample_plugin::cookie()).version(1, move |context| {
+        tell.send(context.stdout()).expect("the test is there");
+        Routes::new(SampleServer::new(Greeter))
+    });
+    let running = InMemory::start(plugin, &contract(&[1])).await.unwrap();
+    let mut stdout = told.recv().unwrap();
+    // Nothing else of this thread goes on meanwhile, as in a plugin's only one.
+    for number in 0..LINES {
+        writeln!(stdout, "this is line {number}").unwrap();
+    }
+    running.stop().await.unwrap();
+    assert_eq!(logged.said("stdout").len(), LINES);
+}
