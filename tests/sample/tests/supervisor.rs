@@ -12,7 +12,7 @@ use plugin_sdk::host::{
 };
 use rustix::process::Signal;
 use sample_plugin::sample_client::SampleClient;
-use support::{LIMIT, SAMPLE, contract, is_running, sample, script, signal, until};
+use support::{LIMIT, SAMPLE, contract, is_running, launch_of, sample, script, signal, until};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -323,6 +323,30 @@ async fn a_stream_ends_with_its_instance() {
     signal(pid(&live), Signal::KILL);
     let error = answers.message().await.unwrap_err();
     assert_eq!(CallError::of(&error), Some(CallError::Interrupted));
+    plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_plugin_whose_file_is_away_for_a_while_is_not_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, away) = (dir.path().join("plugin"), dir.path().join("away"));
+    std::fs::copy(SAMPLE, &file).unwrap();
+    let plugin = supervise(launch_of(&file));
+    let handle = plugin.handle();
+    let first = serving(handle).await;
+    std::fs::rename(&file, &away).unwrap();
+    signal(pid(&first), Signal::KILL);
+    // More often than any other failure is looked at.
+    let tried = async || handle.status().borrow().starts > 8;
+    until("it is looked for again and again", tried).await;
+    assert!(!names(handle).contains(&"gave-up"));
+    std::fs::rename(&away, &file).unwrap();
+    serving_after(handle, &first).await;
+    plugin.shutdown().await;
+
+    let plugin = supervise(launch_of(dir.path().join("never-there")));
+    let error = tokio::time::timeout(LIMIT, plugin.ready()).await.expect("nobody waits for it");
+    assert!(matches!(error, Err(NotReady::GaveUp { .. })), "{error:?}");
     plugin.shutdown().await;
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::PrepareError;
-use crate::host::{AttachError, Exit, ExitKind, HealthError, LaunchError, StderrTail};
+use crate::host::{AttachError, Exit, ExitKind, HealthError, LaunchError, ProgramProblem, StderrTail};
 use crate::one_line;
 
 /// Why an instance ended, or could not be started.
@@ -75,6 +75,13 @@ impl Failure {
             Self::Prepare(_) | Self::Ended(_) | Self::Silent { .. } | Self::Lost => return false,
         };
         matches!(health, HealthError::NotServing(_))
+    }
+
+    /// Whether there is no file to be started, or not all of it.
+    pub(super) fn is_file_away(&self) -> bool {
+        let Self::Start(error) = self else { return false };
+        let LaunchError::Program { problem, .. } = &**error else { return false };
+        matches!(problem, ProgramProblem::Missing | ProgramProblem::CutShort { .. })
     }
 
     /// How its process ended, if there was one.

@@ -4,7 +4,7 @@
 //! ```text
 //!  Starting ──started──▶ Running ──ended──▶ Starting (after a stable run) or BackingOff
 //!     └──failed──▶ BackingOff ──timer──▶ Starting
-//!     └──unwell──▶ BackingOff, however often
+//!     └──unwell, file away──▶ BackingOff, however often
 //!     └──failed too often, or for good──▶ GaveUp ──operator, changed file──▶ Starting
 //!  Starting, Running ──order──▶ Stopping ──gone──▶ Starting, Stopped or Disabled
 //!  Stopped, BackingOff, GaveUp ──trial──▶ Starting ──failed──▶ as before
@@ -66,6 +66,8 @@ pub(super) enum Input {
     StartFailed { permanent: bool },
     /// It does not, though it has started as it should: it says itself that it cannot work for now.
     StartedUnwell,
+    /// It does not: its file, which was there before, is not there now, or not all of it. That of a new version may be on its way.
+    FileAway,
     /// The instance that was running has ended, or was killed for not answering.
     Ended { success: bool },
     /// What was being ended has ended.
@@ -180,13 +182,18 @@ impl Machine {
                 self.phase = Phase::Running { since: now };
                 Act::Nothing
             }
-            (Phase::Starting, Input::StartFailed { .. } | Input::StartedUnwell)
+            (Phase::Starting, Input::StartFailed { .. } | Input::StartedUnwell | Input::FileAway)
                 if let Some(before) = self.before_trial.take() =>
             {
                 self.rest(before)
             }
             (Phase::Starting, Input::StartFailed { permanent }) => self.start_failed(permanent, now, roll),
-            (Phase::Starting, Input::StartedUnwell) => self.started_unwell(now, roll),
+            (Phase::Starting, Input::StartedUnwell) => {
+                // That it can be started is shown.
+                self.barren = 0;
+                self.never_hopeless(now, roll)
+            }
+            (Phase::Starting, Input::FileAway) => self.never_hopeless(now, roll),
             (Phase::Running { since }, Input::Ended { success }) => self.ended(since, success, now, roll),
             (Phase::Running { .. }, Input::Idle) => self.end(Then::Rest(StopReason::Idle)),
             (Phase::Running { .. }, Input::Swapped) => self.rest(Phase::Running { since: now }),
@@ -265,9 +272,8 @@ impl Machine {
         self.again(When::Later, now, roll)
     }
 
-    /// Never hopeless: what it waits for may come back at any time. That it can be started is shown.
-    fn started_unwell(&mut self, now: Instant, roll: f64) -> Act {
-        self.barren = 0;
+    /// After a failure that does not count: what is waited for may come back at any time.
+    fn never_hopeless(&mut self, now: Instant, roll: f64) -> Act {
         match self.policy.restart {
             Restart::Never => self.rest(Phase::Stopped(StopReason::Policy)),
             Restart::OnFailure | Restart::Always => self.again(When::Later, now, roll),
@@ -511,7 +517,9 @@ mod tests {
             (&[Input::StartFailed { permanent: true }], Phase::GaveUp(GiveUpReason::Permanent)),
         ];
         for (inputs, rests) in to_rest {
-            for failed in [FAILED, Input::StartFailed { permanent: true }, Input::StartedUnwell] {
+            for failed in
+                [FAILED, Input::StartFailed { permanent: true }, Input::StartedUnwell, Input::FileAway]
+            {
                 let (mut machine, now) = machine(RestartPolicy::default());
                 inputs.iter().for_each(|input| _ = step(&mut machine, *input, now));
                 assert_eq!(machine.phase(), rests);
@@ -556,6 +564,7 @@ mod tests {
             4 => Just(Input::StartFailed { permanent: false }),
             1 => Just(Input::StartFailed { permanent: true }),
             2 => Just(Input::StartedUnwell),
+            1 => Just(Input::FileAway),
             8 => any::<bool>().prop_map(|success| Input::Ended { success }),
             4 => Just(Input::Gone),
             1 => Just(Input::Swapped),
@@ -621,7 +630,10 @@ mod tests {
                 now += Duration::from_millis(millis);
                 // What cannot happen to what there is does not.
                 let possible = match input {
-                    Input::Started | Input::StartFailed { .. } | Input::StartedUnwell => alive == Alive::Starting,
+                    Input::Started
+                    | Input::StartFailed { .. }
+                    | Input::StartedUnwell
+                    | Input::FileAway => alive == Alive::Starting,
                     Input::Ended { .. } | Input::Idle | Input::Swapped | Input::Replaced => alive == Alive::Running,
                     Input::Gone => alive == Alive::Ending,
                     _ => true,
@@ -639,12 +651,13 @@ mod tests {
                             own.clear();
                         }
                     }
-                    Input::StartFailed { .. } | Input::StartedUnwell if trial.is_some() => {
+                    Input::StartFailed { .. } | Input::StartedUnwell | Input::FileAway if trial.is_some() => {
                         alive = Alive::Nothing;
                         prop_assert_eq!(Some(machine.phase()), trial.take());
                     }
                     Input::StartFailed { .. } => { alive = Alive::Nothing; barren += 1 }
                     Input::StartedUnwell => { alive = Alive::Nothing; barren = 0 }
+                    Input::FileAway => alive = Alive::Nothing,
                     Input::Ended { .. } | Input::Gone => alive = Alive::Nothing,
                     Input::Replaced => alive = Alive::Starting,
                     _ => {}

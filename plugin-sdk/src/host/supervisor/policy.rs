@@ -44,7 +44,8 @@ pub struct RestartPolicy {
     /// How long a plugin has to serve for its next restart to come at once, and the delays to begin anew. Default: 10 s.
     pub stable_after: Duration,
     /// After so many starts in a row that did not get it to serve, the plugin is given up. Default: 5. Starts after which
-    /// it says itself that it cannot work for now, with `NOT_SERVING`, do not count: what it waits for may come back. Nor do attempts to attach.
+    /// it says itself that it cannot work for now, with `NOT_SERVING`, do not count: what it waits for may come back. Nor do those of
+    /// a plugin that has served and whose file is not there at the moment, as while a package is replaced, nor attempts to attach.
     pub hopeless_after: u32,
     /// A limit for plugins that do serve. Default: none, as a plugin that comes and goes is better than none.
     pub intensity: Option<Intensity>,

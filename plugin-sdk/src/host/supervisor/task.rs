@@ -84,6 +84,8 @@ pub(super) struct Task {
     file_check: Instant,
     /// Whether it was a call that has asked for the start.
     woken: bool,
+    /// Whether an instance has served.
+    has_served: bool,
     unwell: Option<Degradation>,
     breaker_open: bool,
     /// When the plugin may be idle.
@@ -232,6 +234,7 @@ impl Task {
             file,
             file_check: Instant::now() + file_watch::INTERVAL,
             woken: false,
+            has_served: false,
             unwell: None,
             breaker_open: false,
             idle_check: None,
@@ -446,10 +449,12 @@ impl Task {
                 self.remember(failure.clone());
             }
         }
-        let input = match failure.is_unwell() {
-            true => Input::StartedUnwell,
+        let input = match replacement {
+            _ if failure.is_unwell() => Input::StartedUnwell,
+            None if failure.is_file_away() && self.has_served => Input::FileAway,
+            None => Input::StartFailed { permanent: failure.is_permanent() },
             // What keeps a replacement from starting is no fault of the program that is started next.
-            false => Input::StartFailed { permanent: failure.is_permanent() && replacement.is_none() },
+            Some(_) => Input::StartFailed { permanent: false },
         };
         self.woken = false;
         self.answer(Goal::Serving, || Err(OrderError::NotStarted(failure.clone())));
@@ -562,6 +567,7 @@ impl Task {
         self.recorder.note(Some(instance.live.instance), instance.live.pid, what);
         self.status.send_modify(|status| status.failed_reload = None);
         self.work = Work::Running(instance);
+        self.has_served = true;
         self.unwell = None;
         self.breaker_open = false;
         self.woken = false;
