@@ -3,6 +3,7 @@
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use e2e::log::Line;
 use e2e::wait::wait_until;
 use e2e::{Server, http, rogue};
 
@@ -88,6 +89,15 @@ fn corrupt_value_is_a_miss_and_never_zero() {
             response.cache_status()
         );
     }
+    let of_number =
+        |line: &Line| line.message() == "request completed" && line.to_string().contains("/fib/12");
+    wait_until("the log to have all three", || {
+        server.log().lines().iter().filter(|l| of_number(l)).count() == 3
+    });
+    let told =
+        |line: &Line| line.message().starts_with("the cache plugin gives a value that is not a number");
+    let lines: Vec<_> = server.log().lines().into_iter().filter(told).collect();
+    assert!(matches!(lines.as_slice(), [once] if once.to_string().contains("forty-two")), "{}", lines.len());
 }
 
 #[test]

@@ -90,9 +90,15 @@ impl RemoteCache {
             Ok(response) => response,
             Err(why) => return Lookup::Miss(Miss::Unavailable(why)),
         };
-        let (max_age, lookup) = (max_age(&response), lookup(response));
-        if let (Some(max_age), Lookup::Hit { value, ttl_remaining, .. }) = (max_age, lookup) {
-            self.near.keep(question, Number { value, ttl_remaining }, max_age);
+        let lookup = lookup(&response);
+        match (lookup, response.outcome.as_ref(), max_age(&response)) {
+            (Lookup::Hit { value, ttl_remaining, .. }, _, Some(max_age)) => {
+                self.near.keep(question, Number { value, ttl_remaining }, max_age);
+            }
+            (Lookup::Miss(Miss::Corrupt), Some(Outcome::Hit(hit)), _) => {
+                self.line.complain_of_value(self.channel.instance(), &n.to_string(), &hit.value);
+            }
+            _ => {}
         }
         lookup
     }
@@ -147,8 +153,8 @@ impl From<&Status> for Unavailable {
     }
 }
 
-fn lookup(response: GetResponse) -> Lookup {
-    match response.outcome {
+fn lookup(response: &GetResponse) -> Lookup {
+    match &response.outcome {
         Some(Outcome::Hit(hit)) => match parse_value(&hit.value) {
             // A time that makes no sense is no reason to distrust the value; it only cannot be shown.
             Some(value) => {
@@ -218,7 +224,7 @@ mod tests {
             (miss(99), Lookup::Miss(Miss::NotFound)),
             (GetResponse { outcome: None }, Lookup::Miss(Miss::NotFound)),
         ] {
-            assert_eq!(lookup(response.clone()), expected, "{response:?}");
+            assert_eq!(lookup(&response), expected, "{response:?}");
         }
     }
 

@@ -17,6 +17,9 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The most characters of a plugin's words that the log has.
 const SAID_CHARACTERS: usize = 300;
 
+/// The most characters of a value that the log has.
+const VALUE_CHARACTERS: usize = 40;
+
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failing {
@@ -71,6 +74,16 @@ impl Faults {
     pub(super) fn tell_cut(&self, instance: Option<u64>, now: Instant) {
         if self.is_news(Failing::Stream, instance, Code::Ok, now) {
             warn!("the cache plugin has ended its stream before it has answered all that was on it");
+        }
+    }
+
+    /// Logs that this instance has given a value that is not a number, if that is news. Answers are right all the same, so
+    /// that nothing else tells of it.
+    pub(super) fn tell_corrupt(&self, instance: Option<u64>, key: &str, value: &[u8], now: Instant) {
+        if self.is_news(Failing::Lookups, instance, Code::DataLoss, now) {
+            let text = String::from_utf8_lossy(value);
+            let value = display(excerpt(&text, VALUE_CHARACTERS));
+            warn!(key, value, "the cache plugin gives a value that is not a number; it counts as a miss");
         }
     }
 

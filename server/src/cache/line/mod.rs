@@ -131,6 +131,11 @@ impl Line {
         self.call(&self.gets, &self.alone.gets, key, alone).await
     }
 
+    /// Takes note that the value of a key, from this instance, is of no use.
+    pub(super) fn complain_of_value(&self, instance: Option<u64>, key: &str, value: &[u8]) {
+        self.faults.tell_corrupt(instance, key, value, Instant::now());
+    }
+
     /// Stores an entry. Dropping the future gives up; it may be stored all the same.
     pub(super) async fn set(&self, entry: SetRequest) -> Result<(), Unavailable> {
         let alone = async |entry, deadline| {
