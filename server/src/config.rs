@@ -86,6 +86,19 @@ pub struct CacheConfig {
     pub expiration: Duration,
     /// Time for one call.
     pub timeout: Duration,
+    /// What the first start waits for.
+    pub first_start: FirstStart,
+    /// Time without a request after which the plugin is ended; `None` for never.
+    pub idle_after: Option<Duration>,
+}
+
+/// When the plugin is started first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstStart {
+    /// With the server, which is ready once that has succeeded or failed.
+    WithServer,
+    /// With the first request that needs it: the server is ready before.
+    WhenNeeded,
 }
 
 /// Whether there is a control socket, for `pluginctl`.

@@ -13,7 +13,7 @@ use crate::{
     cache::{Cache, RemoteCache},
     compute::{Flights, Pool, Refill},
     config::{CacheConfig, Config, Control, HttpConfig},
-    http::{self, App, Drained, Front},
+    http::{self, App, Drained, Front, Plugin},
     port_file::PortFile,
 };
 
@@ -88,16 +88,18 @@ impl Service {
     /// plugin is killed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Config { http: http_config, compute, cache: cache_config, control, .. } = self.config;
+        let first_start = cache_config.as_ref().map(|config| config.first_start);
         let Backend { plugin, cache } = Backend::start(cache_config);
         let handle = plugin.as_ref().map(Supervised::handle).cloned();
+        let shown =
+            handle.clone().zip(first_start).map(|(handle, first_start)| Plugin { handle, first_start });
         let control = match control {
-            Control::On => open_control(handle.clone(), self.control).await,
+            Control::On => open_control(handle, self.control).await,
             Control::Off => None,
         };
         let flights =
             Arc::new(Flights::new(Refill::new(Pool::new(&compute), cache.clone()), compute.timeout));
-        let app =
-            App { max_n: compute.max_n, cache: cache.clone(), flights: flights.clone(), plugin: handle };
+        let app = App { max_n: compute.max_n, cache: cache.clone(), flights: flights.clone(), plugin: shown };
         info!(address = %self.address, "listening");
 
         let shutdown = async {

@@ -15,7 +15,7 @@ use std::{
 use cache_proto::{CacheService, Entry, cache_server::CacheServer};
 use fib_server::{
     cache::{Cache, Lookup, RemoteCache, Source},
-    config::CacheConfig,
+    config::{CacheConfig, FirstStart},
     fib::FibIndex,
 };
 use plugin_sdk::{
@@ -138,7 +138,13 @@ impl Setup {
         let supervised = supervisor.clone().start();
         let mut channel = supervised.channel();
         time::timeout(LIMIT, channel.instance_changed(None)).await.unwrap();
-        let config = CacheConfig { supervisor, expiration: 10 * LIMIT, timeout: LIMIT };
+        let config = CacheConfig {
+            supervisor,
+            expiration: 10 * LIMIT,
+            timeout: LIMIT,
+            first_start: FirstStart::WithServer,
+            idle_after: None,
+        };
         let cache = Cache::Remote(Arc::new(RemoteCache::new(channel, &config)));
         Self { cache, plugin, _supervised: supervised, _directory: directory }
     }

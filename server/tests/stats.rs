@@ -7,7 +7,7 @@ use std::{future, time::Duration};
 use cache_proto::{CacheService, Entry, StatsResponse, cache_server::CacheServer};
 use fib_server::{
     cache::{Cache, Lookup, RemoteCache, StatsAnswer, Unavailable},
-    config::CacheConfig,
+    config::{CacheConfig, FirstStart},
     fib::FibIndex,
 };
 use plugin_sdk::{
@@ -48,8 +48,13 @@ async fn who_asks_for_what_takes_long_takes_nothing_from_lookups() {
     let supervisor = Supervisor::attach(attach);
     let plugin = supervisor.clone().start();
     plugin.ready().await.unwrap();
-    let config =
-        CacheConfig { supervisor, expiration: Duration::from_secs(60), timeout: Duration::from_millis(20) };
+    let config = CacheConfig {
+        supervisor,
+        expiration: Duration::from_secs(60),
+        timeout: Duration::from_millis(20),
+        first_start: FirstStart::WithServer,
+        idle_after: None,
+    };
     let asked = RemoteCache::new(plugin.channel(), &config);
     for _ in 0..10 {
         assert_eq!(asked.stats().await, StatsAnswer::Unavailable(Unavailable::TimedOut));

@@ -235,5 +235,30 @@ fn idle_plugin_is_stopped_and_the_next_request_is_a_miss_and_no_bypass() {
     assert_eq!(server.plugin()["last_error"], Value::Null, "to rest is no failure");
 }
 
+#[test]
+fn idle_plugin_is_stopped_though_somebody_looks_at_it_all_the_time() {
+    let server = Server::start(["--cache-plugin-path=memory", "--plugin-idle-after=2s", PATIENCE]);
+    server.wait_for_hit(10);
+    wait_until("it to count", || server.plugin()["stats"]["entries"] == 1);
+    let hits = server.plugin()["stats"]["hits"].as_u64();
+    server.wait_for_hit(10);
+    wait_until("it to count further", || server.plugin()["stats"]["hits"].as_u64() > hits);
+    wait_until("the plugin to be stopped", || server.plugin_state() == "stopped");
+    assert_eq!(server.plugin()["stats"], Value::Null);
+    assert_eq!(server.plugin_state(), "stopped", "to look at it does not start it");
+}
+
+#[test]
+fn server_is_ready_while_a_lazy_plugin_starts_for_the_first_time() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let plugin = script(directory.path(), "plugin", "exec sleep 1000");
+    let path = format!("--cache-plugin-path={}", plugin.display());
+    let server = Server::start([&path, "--plugin-lazy", "--plugin-start-timeout=10m"]);
+    assert_eq!(server.fib(10).text(), "{\"result\":55}\n");
+    wait_until("the plugin to be starting", || server.plugin_state() == "starting");
+    let ready = server.get("/readyz?verbose");
+    assert_eq!((ready.status, &ready.json()["plugin"]["state"]), (200, &"starting".into()));
+}
+
 /// Time for a call that has to wait for the plugin to start, on any machine.
 const PATIENCE: &str = "--cache-timeout=20s";

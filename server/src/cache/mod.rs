@@ -8,6 +8,7 @@ mod in_process;
 mod line;
 mod near;
 mod remote;
+mod stats;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +19,10 @@ use tracing::debug;
 pub use self::in_process::InProcess;
 #[cfg(feature = "measure")]
 pub use self::line::Round;
-pub use self::remote::{RemoteCache, StatsAnswer, Unavailable};
+pub use self::{
+    remote::{RemoteCache, Unavailable},
+    stats::StatsAnswer,
+};
 use crate::fib::FibIndex;
 
 /// What a plugin must agree to before it is used.

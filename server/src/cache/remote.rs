@@ -2,26 +2,20 @@
 //! calls fail at once.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use cache_proto::{
-    GetResponse, Hit, MissReason, SetRequest, StatsRequest, StatsResponse, cache_client::CacheClient,
-    get_response::Outcome,
-};
+use cache_proto::{GetResponse, Hit, MissReason, SetRequest, get_response::Outcome};
 use plugin_sdk::host::{CallError, PluginChannel};
-use tokio::time;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 use super::{
     Lookup, Miss, Source,
     line::Line,
     near::{Look, Near, Number},
     parse_value,
+    stats::{Keeping, Stats, StatsAnswer},
 };
 use crate::{config::CacheConfig, fib::FibIndex};
 
@@ -31,11 +25,8 @@ pub struct RemoteCache {
     line: Line,
     near: Arc<Near>,
     channel: PluginChannel,
-    client: CacheClient<PluginChannel>,
-    timeout: Duration,
+    stats: Arc<Stats>,
     ttl: prost_types::Duration,
-    /// The number of the instance that has said that it does not implement Stats. A newer one may.
-    without_stats: Arc<AtomicU64>,
 }
 
 /// Why the cache did not answer.
@@ -52,17 +43,6 @@ pub enum Unavailable {
     Failed(Code),
 }
 
-/// An answer to the question what the plugin has counted since its process started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatsAnswer {
-    /// Meanings as in the contract.
-    Stats(StatsResponse),
-    /// This plugin does not count.
-    Unsupported,
-    /// There was no answer.
-    Unavailable(Unavailable),
-}
-
 impl RemoteCache {
     /// Calls whichever instance `channel` leads to.
     ///
@@ -72,10 +52,10 @@ impl RemoteCache {
         let ttl = prost_types::Duration::try_from(config.expiration)
             .expect("flags take at most a hundred years, and seconds here are an i64");
         let line = Line::new(channel.clone(), config.timeout);
-        let client = CacheClient::new(channel.clone());
         let near = Arc::new(Near::new());
-        // Instances are counted from 1.
-        Self { line, near, channel, client, timeout: config.timeout, ttl, without_stats: Arc::default() }
+        let keeping = if config.idle_after.is_some() { Keeping::UntilUsed } else { Keeping::Never };
+        let stats = Arc::new(Stats::new(channel.clone(), config.timeout, keeping));
+        Self { line, near, channel, stats, ttl }
     }
 
     /// Looks F(n) up: asks for it, unless the plugin has given it with a lease.
@@ -86,6 +66,7 @@ impl RemoteCache {
             }
             Look::Ask(question) => question,
         };
+        let _until_answered = self.stats.begin_use();
         let response = match self.line.get(n.to_string()).await {
             Ok(response) => response,
             Err(why) => return Lookup::Miss(Miss::Unavailable(why)),
@@ -105,7 +86,7 @@ impl RemoteCache {
 
     /// Stores F(n) for the configured time.
     pub(super) async fn set(&self, n: FibIndex, value: u64) -> Result<(), Unavailable> {
-        let _until_answered = self.near.change(n);
+        let _until_answered = (self.near.change(n), self.stats.begin_use());
         let ttl = Some(self.ttl);
         self.line.set(SetRequest { key: n.to_string(), value: value.to_string().into(), ttl }).await
     }
@@ -115,27 +96,10 @@ impl RemoteCache {
         self.line.close().await;
     }
 
-    /// What the plugin has counted.
+    /// What the plugin has counted. Neither starts one nor keeps one that is ended when idle: then the answer is the one after
+    /// the last lookup or store.
     pub async fn stats(&self) -> StatsAnswer {
-        let instance = self.channel.instance().unwrap_or_default();
-        if instance != 0 && self.without_stats.load(Ordering::Relaxed) == instance {
-            return StatsAnswer::Unsupported;
-        }
-        let mut client = self.client.clone();
-        // Given up rather than with a deadline: that would count as a call that the plugin has not answered, and who asks for
-        // this must take nothing from lookups.
-        let call = client.stats(Request::new(StatsRequest {}));
-        let Ok(answer) = time::timeout(self.timeout, call).await else {
-            return StatsAnswer::Unavailable(Unavailable::TimedOut);
-        };
-        match answer {
-            Ok(counted) => StatsAnswer::Stats(counted.into_inner()),
-            Err(status) if status.code() == Code::Unimplemented => {
-                self.without_stats.store(instance, Ordering::Relaxed);
-                StatsAnswer::Unsupported
-            }
-            Err(status) => StatsAnswer::Unavailable((&status).into()),
-        }
+        self.stats.get().await
     }
 }
 

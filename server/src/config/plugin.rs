@@ -12,7 +12,7 @@ use plugin_sdk::{
 };
 use tracing::Level;
 
-use super::{CacheConfig, ConfigError, args::Args, locate};
+use super::{CacheConfig, ConfigError, FirstStart, args::Args, locate};
 use crate::{cache, logging};
 
 /// Variable by which a plugin on our SDK learns what to log.
@@ -58,8 +58,13 @@ pub(super) fn check(args: &Args) -> Result<Option<CacheConfig>, ConfigError> {
         supervisor = supervisor.crash_dir(dir);
     }
     supervisor.check().map_err(|error| wrong("--plugin-crash-dir", one_line(&error).to_string()))?;
-    let (expiration, timeout) = (args.cache_expiration, args.cache_timeout);
-    Ok(Some(CacheConfig { supervisor, expiration, timeout }))
+    Ok(Some(CacheConfig {
+        supervisor,
+        expiration: args.cache_expiration,
+        timeout: args.cache_timeout,
+        first_start: if args.plugin_lazy { FirstStart::WhenNeeded } else { FirstStart::WithServer },
+        idle_after: args.plugin_idle_after,
+    }))
 }
 
 /// Flags that have no effect, for the log.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /fib/{n}` | 200 `{"result":55}`; 400 `invalid value`; 503 `timed out` with `Retry-After` |
 //! | `GET /healthz` | 200 for as long as the process works; never asks the plugin |
-//! | `GET /readyz` | 503 during the first start of the plugin, which with `--plugin-lazy` a request begins; else 200 |
+//! | `GET /readyz` | 503 during the first start of the plugin, unless that waits for a request (`--plugin-lazy`); else 200 |
 //! | `GET /readyz?verbose` | the same, with the state of the plugin; what it wrote to its stderr is for operators alone |
 //! | `GET /version` | name and version |
 //! | anything else | 404, or 405 with `Allow` |
@@ -39,6 +39,7 @@ pub use self::{
 use crate::{
     cache::Cache,
     compute::{Flights, Refill},
+    config::FirstStart,
 };
 
 /// What requests need.
@@ -51,7 +52,16 @@ pub struct App {
     /// Asked then.
     pub flights: Arc<Flights<Refill>>,
     /// For `/readyz`; `None` if the server has no plugin.
-    pub plugin: Option<PluginHandle>,
+    pub plugin: Option<Plugin>,
+}
+
+/// The plugin, to be looked at.
+#[derive(Clone, Debug)]
+pub struct Plugin {
+    /// Tells its state.
+    pub handle: PluginHandle,
+    /// Whether the server is ready before.
+    pub first_start: FirstStart,
 }
 
 fn router(app: App) -> Router {

@@ -7,8 +7,11 @@ use http_body_util::Full;
 use plugin_sdk::host::{PluginHandle, PluginState, PluginStatus};
 use serde_json::{Value, json};
 
-use super::App;
-use crate::cache::{Cache, StatsAnswer};
+use super::{App, Plugin};
+use crate::{
+    cache::{Cache, StatsAnswer},
+    config::FirstStart,
+};
 
 pub(super) async fn healthz() -> Response<Full<Bytes>> {
     super::json(StatusCode::OK, "{\"status\":\"ok\"}\n".into())
@@ -24,14 +27,15 @@ pub(super) async fn readyz(State(app): State<App>, uri: Uri) -> Response<Full<By
     let mut body = json!({ "status": readiness.as_str() });
     if is_verbose(&uri) {
         body["plugin"] = match &app.plugin {
-            Some(plugin) => describe(plugin, &app.cache).await,
+            Some(plugin) => describe(&plugin.handle, &app.cache).await,
             None => Value::Null,
         };
     }
     super::json(readiness.status(), format!("{body}\n"))
 }
 
-/// An optional plugin that is down does not make the server less ready: it answers all the same.
+/// An optional plugin that is down does not make the server less ready: it answers all the same. That it waits for the plugin to
+/// start, where that begins with the server, is to spare it a time without hits.
 enum Readiness {
     Ready,
     Starting,
@@ -40,7 +44,11 @@ enum Readiness {
 impl Readiness {
     fn of(app: &App) -> Self {
         match &app.plugin {
-            Some(plugin) if is_first_start(&plugin.status().borrow()) => Self::Starting,
+            Some(Plugin { handle, first_start: FirstStart::WithServer })
+                if is_first_start(&handle.status().borrow()) =>
+            {
+                Self::Starting
+            }
             _ => Self::Ready,
         }
     }
