@@ -1,5 +1,6 @@
 //! A server that is told to stop finishes what it has begun, and leaves no process and no file.
 
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -172,6 +173,48 @@ fn drain_timeout_bounds_the_wait() {
     server.signal(Signal::TERM);
     ends_without_a_trace(&mut server);
     drop(caller.join());
+}
+
+#[test]
+fn request_that_is_not_waited_for_is_refused_and_its_connection_not_reset() {
+    let args = [MEMORY, "--compute-timeout=10m", "--drain-timeout=100ms"];
+    let mut server = Server::start_with_plugin(args);
+    let mut caller = http::connect(server.address()).expect("the server listens");
+    let both = ["/fib/93", "/fib/10"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).concat();
+    caller.write_all(both.as_bytes()).expect("the server listens");
+    server.wait_until_calculating();
+    server.signal(Signal::TERM);
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).expect("the connection is closed, and not reset");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert!(answer.contains("{\"error\":\"stopping\","), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    drop(caller);
+    ends_without_a_trace(&mut server);
+    assert_eq!(server.log().count("drain timeout over, connections cut"), 1);
+    let line = server.log().find(|line| line.to_string().contains("/fib/93")).expect("it is logged");
+    assert_eq!((line.message(), line.number("status")), ("request completed", Some(503)));
+}
+
+#[test]
+fn connections_that_have_not_asked_do_not_hold_the_end_up() {
+    let mut server = Server::start_with_plugin([MEMORY, "--header-timeout=10m", "--drain-timeout=10m"]);
+    let connect = |sent: &[u8]| {
+        let mut connection = http::connect(server.address()).expect("the server listens");
+        connection.write_all(sent).expect("the server listens");
+        connection
+    };
+    let mut again = http::Connection::open(server.address()).expect("the server listens");
+    again.get("/fib/10").expect("it is answered");
+    let idle = [connect(b""), connect(b"GET /fib/1 HTTP/1.1\r\nHo"), connect(b"\r\n")];
+    again.send(b"GET /fib/1 HTTP/1.1\r\nHo").expect("it is open");
+    // What was sent before this has arrived.
+    server.fib(10);
+    server.signal(Signal::TERM);
+    ends_without_a_trace(&mut server);
+    assert_eq!(server.log().count("drain timeout over, connections cut"), 0);
+    drop((idle, again));
 }
 
 #[test]

@@ -77,6 +77,11 @@ impl Connection {
         Ok(Self { stream, received: Vec::new() })
     }
 
+    /// Sends these bytes, and waits for nothing.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     /// Asks with GET, and waits for the whole answer.
     pub fn get(&mut self, target: &str) -> io::Result<Response> {
         self.stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;

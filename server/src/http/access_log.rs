@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -10,6 +11,7 @@ use tracing::{Level, enabled, info};
 
 use super::{
     cache_status,
+    drain::Progress,
     front::{AnswerBody, Front},
     request_id,
 };
@@ -26,17 +28,18 @@ const METHOD_CHARACTERS: usize = 20;
 ///
 /// Not an `async fn`, so that the body, and for numbers the head, are gone before hyper looks at its connection again: it reads
 /// the next head into the same buffer if nobody has a part of the last one.
-pub(super) fn handle<B>(
-    front: &Front,
+pub(super) fn handle<'a, B>(
+    front: &'a Front,
+    progress: &'a Progress,
     request: Request<B>,
-) -> impl Future<Output = Response<AnswerBody>> + Send + use<'_, B> {
+) -> impl Future<Output = Response<AnswerBody>> + Send + use<'a, B> {
     let (head, body) = request.into_parts();
     drop(body);
     let id = request_id::of(&head.headers);
     let line = enabled!(Level::INFO).then(|| Line::start(&head.method, &head.uri, &id));
     let wanted = front.wanted(head);
     async move {
-        let mut response = front.answer(wanted).await;
+        let mut response = progress.answer(pin!(front.answer(wanted))).await;
         response.headers_mut().insert(request_id::NAME, id);
         if let Some(line) = line {
             line.finish(response.status(), response.headers());
@@ -130,14 +133,14 @@ mod tests {
     /// throughput.
     #[tokio::test]
     async fn future_of_an_answer_is_small() {
-        let front = front();
-        let answering = handle(&front, Request::new(()));
+        let (front, progress) = (front(), Progress::default());
+        let answering = handle(&front, &progress, Request::new(()));
         assert!(size_of_val(&answering) <= 1024, "{} bytes", size_of_val(&answering));
     }
 
     #[tokio::test]
     async fn nothing_of_the_head_of_a_request_for_a_number_is_kept() {
-        let (front, log) = (front(), Logged::begin());
+        let (front, progress, log) = (front(), Progress::default(), Logged::begin());
         // As hyper gives it: the parts of a head are parts of its buffer.
         let buffer = Bytes::from(b"/fib/10 of-the-caller".to_vec());
         let mut request = Request::new(());
@@ -146,7 +149,7 @@ mod tests {
         request.headers_mut().insert(request_id::NAME, id);
         assert!(!buffer.is_unique());
 
-        let answering = handle(&front, request);
+        let answering = handle(&front, &progress, request);
         assert!(buffer.is_unique(), "hyper has to allocate another buffer for the next head");
         let response = answering.await;
         assert_eq!(response.headers()[request_id::NAME], "of-the-caller");

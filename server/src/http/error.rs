@@ -38,6 +38,9 @@ pub enum ApiError {
         /// How long was tried.
         after: Duration,
     },
+    /// The server ends sooner than there is an answer. Another one may have it.
+    #[error("stopping")]
+    Stopping,
     /// A defect of the server.
     #[error("internal error")]
     Internal,
@@ -49,7 +52,7 @@ impl ApiError {
             Self::InvalidValue { .. } => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TimedOut { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TimedOut { .. } | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -62,6 +65,7 @@ impl ApiError {
             Self::TimedOut { after } => {
                 format!("the calculation did not end within {}", humantime::format_duration(*after))
             }
+            Self::Stopping => "the server is stopping and does not wait for the answer".into(),
             Self::Internal => "the calculation was lost".into(),
         }
     }

@@ -2,14 +2,15 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /fib/{n}` | 200 `{"result":55}`; 400 `invalid value`; 503 `timed out` with `Retry-After` |
+//! | `GET /fib/{n}` | 200 `{"result":55}`; 400 `invalid value`; 503 `timed out` with `Retry-After`, `stopping` |
 //! | `GET /healthz` | 200 for as long as the process works; never asks the plugin |
 //! | `GET /readyz` | 503 during the first start of the plugin, unless that waits for a request (`--plugin-lazy`); else 200 |
 //! | `GET /readyz?verbose` | the same, with the state of the plugin; what it wrote to its stderr is for operators alone |
 //! | `GET /version` | name and version |
 //! | anything else | 404, or 405 with `Allow` |
 //!
-//! A server that is draining accepts no connection, so that nobody can ask it anything.
+//! A server that is draining accepts no connection, so that nobody can ask it anything. What it has been asked before it answers,
+//! if need be with 503 `stopping`.
 //!
 //! Each body is JSON and ends with a newline, each answer has an `x-request-id`, and HEAD is GET without the body.
 //! Only what hyper refuses before there is a request is answered without a body: 400 for a head that is not HTTP,
@@ -17,6 +18,7 @@
 
 mod access_log;
 mod cache_status;
+mod drain;
 mod error;
 mod fib;
 mod front;

@@ -10,7 +10,7 @@
 //! | body of a request | none is read; see `access_log::handle` |
 //! | the answer is being made | `compute_timeout` and the timeout of the cache |
 //! | the client does not take the answer | `write_timeout` |
-//! | the server is to stop | `drain_timeout` |
+//! | the server is to stop | `drain_timeout`; at once if no head of a request is whole. See [`drain`](super::drain) |
 //!
 //! A client that closes its sending half counts as gone, and its request is dropped: TCP cannot tell the two apart.
 
@@ -18,25 +18,27 @@ use std::{
     convert::Infallible,
     future::{self, Future},
     io,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
 
 use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    sync::watch,
+    task::{JoinError, JoinSet},
     time::{self, Instant},
 };
 use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, error, info, warn};
 
-use super::{access_log::handle, front::Front};
+use super::{
+    access_log::handle,
+    drain::{self, Ended, Phase, Progress},
+    front::Front,
+};
 use crate::config::HttpConfig;
 
 /// Largest head of a request, and with it the buffer of a connection. Proxies and browsers stay below 8 KiB; the
@@ -57,12 +59,15 @@ const CALM: Duration = Duration::from_secs(2);
 /// Time without being full after which it is news that all connections are taken.
 const NOT_FULL: Duration = Duration::from_secs(60);
 
+/// Time to tell the clients whose requests are not waited for, when `drain_timeout` is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How the draining ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// Each request that was there has been answered.
     Completely,
-    /// Time ran out, and connections were closed with a request in flight.
+    /// Time ran out, and requests were refused, or connections closed with one in flight.
     Cut {
         /// How many.
         connections: usize,
@@ -70,7 +75,7 @@ pub enum Drained {
 }
 
 /// Serves `front` on `listener` until `shutdown`; then refuses new connections, lets those that are there finish
-/// the request they are at, and closes the rest when `drain_timeout` is over. Dropping the future closes all at once.
+/// the request they are at, and refuses the rest when `drain_timeout` is over. Dropping the future closes all at once.
 pub async fn serve(
     listener: TcpListener,
     front: Front,
@@ -79,7 +84,7 @@ pub async fn serve(
 ) -> Drained {
     let mut listener = Acceptor { listener, trouble: None };
     let server = Server::new(front, config);
-    let graceful = GracefulShutdown::new();
+    let (phase, _) = watch::channel(Phase::Serving);
     let mut connections = JoinSet::new();
     let limit = config.max_connections.get();
     let mut last_full = None;
@@ -88,9 +93,9 @@ pub async fn serve(
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => report(ended),
+            Some(ended) = connections.join_next() => report(&ended),
             stream = listener.accept(), if connections.len() < limit => {
-                connections.spawn(server.clone().connection(stream, graceful.watcher()));
+                connections.spawn(server.clone().connection(stream, phase.subscribe()));
                 if connections.len() == limit {
                     tell_full(&mut last_full, limit, Instant::now());
                 }
@@ -98,18 +103,27 @@ pub async fn serve(
         }
     }
     drop(listener);
-    match time::timeout(config.drain_timeout, graceful.shutdown()).await {
-        Ok(()) => Drained::Completely,
-        Err(_) => Drained::Cut { connections: cut(connections).await },
+    phase.send_replace(Phase::Draining);
+    let mut cut = 0;
+    if time::timeout(config.drain_timeout, all_ended(&mut connections, &mut cut)).await.is_err() {
+        phase.send_replace(Phase::Cut);
+        if time::timeout(LAST_WORDS, all_ended(&mut connections, &mut cut)).await.is_err() {
+            cut += connections.len();
+            connections.shutdown().await;
+        }
+    }
+    match cut {
+        0 => Drained::Completely,
+        connections => Drained::Cut { connections },
     }
 }
 
-/// Closes what is left, and says how many that were.
-async fn cut(mut connections: JoinSet<()>) -> usize {
-    while connections.try_join_next().is_some() {}
-    let left = connections.len();
-    connections.shutdown().await;
-    left
+/// Waits until all connections have ended, and counts those that were cut.
+async fn all_ended(connections: &mut JoinSet<Ended>, cut: &mut usize) {
+    while let Some(ended) = connections.join_next().await {
+        report(&ended);
+        *cut += usize::from(matches!(ended, Ok(Ended::Cut)));
+    }
 }
 
 /// Warns that others have to wait, once for a time in which that is so again and again.
@@ -120,7 +134,7 @@ fn tell_full(last_full: &mut Option<Instant>, limit: usize, now: Instant) {
     }
 }
 
-fn report(ended: Result<(), tokio::task::JoinError>) {
+fn report(ended: &Result<Ended, JoinError>) {
     if let Err(error) = ended {
         error!(%error, "a connection's task has failed");
     }
@@ -217,20 +231,79 @@ impl Server {
     }
 
     /// One connection from its first byte to its last.
-    async fn connection(self, stream: TcpStream, watcher: Watcher) {
+    async fn connection(self, stream: TcpStream, mut phase: watch::Receiver<Phase>) -> Ended {
         // Answers are one small write each: waiting to fill a packet would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(self.write_timeout));
+        let mut stream = Box::pin(stream);
+        let progress = Progress::default();
+        let end = self.requests(stream.as_mut(), &progress, &mut phase).await;
+        if end == End::Ours {
+            drain::linger(stream).await;
+        }
+        progress.ended()
+    }
+
+    /// Answers requests until one side has had enough.
+    async fn requests(
+        &self,
+        stream: Pin<&mut TimeoutWriter<TcpStream>>,
+        progress: &Progress,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> End {
         let service = service_fn(|request| {
-            let response = handle(&self.front, request);
+            let response = handle(&self.front, progress, request);
             async { Ok::<_, Infallible>(response.await) }
         });
-        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return End::theirs(ended),
+            () = drain::reached(phase, Phase::Draining) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        // It takes in what has arrived, and ends if it is idle.
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return End::theirs(ended),
+            () = future::ready(()) => {}
+        }
+        if !progress.has_asked() {
+            return End::theirs(Ok(()));
+        }
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return End::ours(ended),
+            () = drain::reached(phase, Phase::Cut) => progress.cut(),
+        }
+        End::ours(connection.await)
+    }
+}
+
+/// Whose it is to close a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client has, or cannot expect anything.
+    Theirs,
+    /// We do, after an answer that is on its way.
+    Ours,
+}
+
+impl End {
+    fn theirs(ended: Result<(), hyper::Error>) -> Self {
+        if let Err(error) = ended {
             debug!(%error, "connection ended");
+        }
+        Self::Theirs
+    }
+
+    fn ours(ended: Result<(), hyper::Error>) -> Self {
+        match ended {
+            Ok(()) => Self::Ours,
+            failed => Self::theirs(failed),
         }
     }
 }
