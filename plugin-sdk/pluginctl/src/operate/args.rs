@@ -68,8 +68,9 @@ Exit codes of its own:
 /// Which host, and how the result looks; the same for all commands.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
-    /// The host, where several run: the name of its program, or its process.
-    #[arg(long, value_name = "NAME|PID", env = "PLUGINCTL_HOST", conflicts_with = "socket")]
+    /// The host, where several run: the name of its program, its process, or, where containers have one of the same number each,
+    /// its directory's name.
+    #[arg(long, value_name = "NAME|PID|DIR", env = "PLUGINCTL_HOST", conflicts_with = "socket")]
     pub(crate) host: Option<String>,
 
     /// Where hosts have their directories, in place of all the usual places, such as /run/user/1000/plugin-hosts.

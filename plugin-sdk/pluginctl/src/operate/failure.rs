@@ -26,7 +26,7 @@ pub(crate) enum OperateError {
     NoHost,
     #[error("no such host runs: {}; {running}", escaped(wanted))]
     NoSuchHost { wanted: String, running: String },
-    #[error("several hosts run: {candidates}; choose one with --host")]
+    #[error("several hosts run: {candidates}; choose one with --host and what is in parentheses")]
     SeveralHosts { candidates: String },
     #[error(transparent)]
     Connect(#[from] ConnectError),

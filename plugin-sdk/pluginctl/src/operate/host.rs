@@ -1,6 +1,7 @@
 //! Which host, and the way to it.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plugin_sdk::control::{self, HostSocket, PluginControlClient};
@@ -49,7 +50,7 @@ pub(super) async fn next<T>(stream: &mut Streaming<T>, follow: bool) -> Result<O
 fn find(wanted: Option<&str>, mut all: Vec<HostSocket>) -> Result<PathBuf, OperateError> {
     let running = names(&all);
     if let Some(wanted) = wanted {
-        all.retain(|host| host.name == wanted || host.pid.to_string() == wanted);
+        all.retain(|host| host.name == wanted || host.pid.to_string() == wanted || directory(host) == wanted);
     }
     match (all.as_slice(), wanted) {
         ([only], _) => Ok(only.path.clone()),
@@ -65,7 +66,18 @@ fn find(wanted: Option<&str>, mut all: Vec<HostSocket>) -> Result<PathBuf, Opera
     }
 }
 
+/// Each by name, and in parentheses what tells it from the others: its process, unless that is another's, too, since both are in
+/// containers.
 fn names(hosts: &[HostSocket]) -> String {
-    let names = hosts.iter().map(|host| format!("{} ({})", escaped(&host.name), host.pid));
+    let is_shared = |pid| hosts.iter().filter(|host| host.pid == pid).count() > 1;
+    let apart = |host: &HostSocket| {
+        if is_shared(host.pid) { escaped(&directory(host)).to_string() } else { host.pid.to_string() }
+    };
+    let names = hosts.iter().map(|host| format!("{} ({})", escaped(&host.name), apart(host)));
     names.collect::<Vec<_>>().join(", ")
+}
+
+/// The name of its directory, which no other host has.
+fn directory(host: &HostSocket) -> Cow<'_, str> {
+    host.path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy()
 }

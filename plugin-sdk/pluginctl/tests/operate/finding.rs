@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
-use crate::host::Machine;
+use crate::host::{Host, Machine, has_containers};
 
 #[test]
 fn without_a_host_the_exit_code_is_4() {
@@ -57,6 +57,24 @@ fn of_several_hosts_one_has_to_be_chosen() {
     assert!(of_variable("PLUGINCTL_SOCKET", socket).contains("one"));
     first.end();
     assert!(machine.run("list --host supervised-host").worked().contains("two"));
+}
+
+#[test]
+fn of_hosts_in_containers_one_can_be_chosen() {
+    if !has_containers() {
+        return eprintln!("skipped: no process here can be process 1");
+    }
+    let machine = Machine::new();
+    let hosts = ["one", "two"].map(|name| machine.start_in_container([machine.plugin(name)]));
+    let ran = machine.run("list --host 1");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    let choices: Vec<_> =
+        ran.stderr.split(['(', ')']).filter(|text| text.starts_with("1.")).map(str::to_owned).collect();
+    assert_eq!(choices.len(), 2, "{}", ran.stderr);
+    let plugins = choices.iter().map(|choice| machine.run(&format!("list --host {choice}")).worked());
+    let plugins = plugins.collect::<String>();
+    assert!(plugins.contains("one") && plugins.contains("two"), "{plugins}");
+    hosts.into_iter().for_each(Host::end);
 }
 
 #[test]

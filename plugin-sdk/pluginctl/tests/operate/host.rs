@@ -10,6 +10,14 @@ use rustix::process::Signal;
 
 use crate::support::{Place, Ran};
 
+/// A container, as far as processes see it.
+const CONTAINER: [&str; 4] = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+
+/// Whether there can be one here.
+pub(crate) fn has_containers() -> bool {
+    Command::new("unshare").args(CONTAINER).arg("true").output().is_ok_and(|ran| ran.status.success())
+}
+
 /// Where hosts keep their directories. `pluginctl` run in it finds them, and no others.
 pub(crate) struct Machine(Place);
 
@@ -50,7 +58,17 @@ impl Machine {
 
     /// Starts a host and waits until its plugins serve.
     pub(crate) fn start<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Host {
-        let mut command = Command::new(e2e::binary("supervised-host"));
+        self.start_with(Command::new(e2e::binary("supervised-host")), args)
+    }
+
+    /// Starts a host that is process 1, as in a container, and waits until its plugins serve.
+    pub(crate) fn start_in_container<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Host {
+        let mut command = Command::new("unshare");
+        command.args(CONTAINER).arg(e2e::binary("supervised-host"));
+        self.start_with(command, args)
+    }
+
+    fn start_with<S: AsRef<str>>(&self, mut command: Command, args: impl IntoIterator<Item = S>) -> Host {
         command
             .args(args.into_iter().map(|arg| arg.as_ref().to_owned()))
             .env("XDG_RUNTIME_DIR", self.run_dir())
