@@ -56,10 +56,18 @@ pub(super) struct Once {
 pub(super) struct Link {
     pub(super) channel: Channel,
     pub(super) broker: Broker,
+    health: HealthService,
     /// Cancelled when the connection has broken, as far as the broker's stream or [`Once`] tells.
     pub(super) lost: CancellationToken,
     /// Ends the broker, and with it all that was made through it.
     _end: DropGuard,
+}
+
+/// Whether a plugin can say how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HealthService {
+    Present,
+    Missing,
 }
 
 /// Why a plugin does not answer.
@@ -179,7 +187,7 @@ impl Link {
         // What it has said is of more use than that it did not say it again in time.
         let last_look = deadline.checked_sub(HEALTH_INTERVAL).unwrap_or(deadline);
         let (mut said, mut interval) = (None, FIRST_HEALTH_INTERVAL);
-        loop {
+        let health = loop {
             let check = check(channel.clone());
             let answer = match said {
                 None => check.await,
@@ -188,10 +196,9 @@ impl Link {
                 }
             };
             match answer {
-                Ok(()) => break,
+                Ok(()) => break HealthService::Present,
                 Err(HealthError::Check(status)) if status.code() == Code::Unimplemented => {
-                    tracing::warn!("the plugin has no health service");
-                    break;
+                    break HealthService::Missing;
                 }
                 Err(HealthError::NotServing(status)) if Instant::now() < last_look => {
                     said = Some(status);
@@ -200,12 +207,20 @@ impl Link {
                 }
                 Err(error) => return Err(Unreachable::Unwell(error)),
             }
-        }
-        Ok(Link { channel, broker, lost, _end: end.drop_guard() })
+        };
+        Ok(Link { channel, broker, health, lost, _end: end.drop_guard() })
     }
 
     /// Opens the SDK's own streams, as part of the plugin's output.
     pub(super) fn open_streams(&self, output: &mut Output, reopen: Reopen) {
+        let plugin = output.name().to_owned();
+        if self.health == HealthService::Missing {
+            // As it was made, and so at each start.
+            tracing::info!(
+                plugin,
+                "the plugin has no health service: it is taken to be well while it answers"
+            );
+        }
         let (channel, broker, lost) = (self.channel.clone(), self.broker.clone(), self.lost.clone());
         output.spawn(async move {
             let end = loop {
@@ -223,7 +238,7 @@ impl Link {
         let (mut stdout, mut stderr) = (output.log_sink("stdout"), output.log_sink("stderr"));
         let channel = self.channel.clone();
         output.spawn(async move {
-            while reopen.after(receive_stdio(channel.clone(), &mut stdout, &mut stderr).await) {
+            while reopen.after(receive_stdio(&plugin, channel.clone(), &mut stdout, &mut stderr).await) {
                 tokio::time::sleep(REOPEN_INTERVAL).await;
             }
         });

@@ -253,10 +253,11 @@ mod client {
     use crate::generated::plugin::stdio_data::Channel;
     use crate::services::StreamEnd;
 
-    /// Copies the plugin's output to the two sinks until the stream ends.
+    /// Copies the output of the plugin of this name to the two sinks until the stream ends.
     ///
     /// The call may stay unanswered until the first output: go-plugin sends no headers before it.
     pub(crate) async fn receive(
+        plugin: &str,
         connection: Connection,
         mut stdout: impl AsyncWrite + Unpin,
         mut stderr: impl AsyncWrite + Unpin,
@@ -264,40 +265,42 @@ mod client {
         let mut client = GrpcStdioClient::new(connection);
         let mut stream = match client.stream_stdio(()).await {
             Ok(response) => response.into_inner(),
-            Err(status) => return end(&status),
+            Err(status) => return end(plugin, &status),
         };
         loop {
             let chunk = match stream.message().await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => return StreamEnd::Broken,
-                Err(status) => return end(&status),
+                Err(status) => return end(plugin, &status),
             };
             let written = match chunk.channel() {
                 Channel::Stdout => stdout.write_all(&chunk.data).await,
                 Channel::Stderr => stderr.write_all(&chunk.data).await,
                 Channel::Invalid => {
-                    tracing::warn!(channel = chunk.channel, "the plugin sent output for an unknown channel");
+                    let channel = chunk.channel;
+                    tracing::warn!(plugin, channel, "the plugin sent output for an unknown channel");
                     Ok(())
                 }
             };
             if let Err(error) = written {
-                tracing::warn!(%error, "the plugin's output cannot be written");
+                tracing::warn!(plugin, %error, "the plugin's output cannot be written");
             }
         }
     }
 
-    fn end(status: &Status) -> StreamEnd {
+    fn end(plugin: &str, status: &Status) -> StreamEnd {
         // A status that has a source is not the plugin's word: the connection broke, and its end is told elsewhere.
         let broken = std::error::Error::source(status).is_some();
         match status.code() {
             Code::Unimplemented => {
-                tracing::warn!("the plugin has no stdio service: what it prints is not seen");
+                // As it was made, and so at each start.
+                tracing::info!(plugin, "the plugin has no stdio service: what it prints is not seen");
                 StreamEnd::Unsupported
             }
             Code::Unavailable | Code::Cancelled => StreamEnd::Broken,
             _ if broken => StreamEnd::Broken,
             _ => {
-                tracing::warn!(%status, "the plugin's output stream failed");
+                tracing::warn!(plugin, %status, "the plugin's output stream failed");
                 StreamEnd::Broken
             }
         }

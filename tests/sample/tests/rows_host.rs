@@ -232,10 +232,10 @@ async fn a_plugin_of_one_version_is_matched_by_its_number() {
 #[tokio::test]
 async fn a_plugin_without_any_service_of_the_sdk_works() {
     let logged = Logged::begin();
-    let (plugin, mut client) = start(&bare(&[])).await;
+    let (plugin, mut client) = start(&bare(&[]).name("old")).await;
     assert_eq!(client.echo(b"x".to_vec()).await.unwrap().into_inner(), b"host got x");
-    let warned = |line: &support::logged::Line| line.message().contains("no stdio service");
-    logged.line(warned).await;
+    let is_told = |line: &support::logged::Line| line.message().contains("has no stdio service");
+    logged.line(is_told).await;
 
     // Its broker ends calls at once.
     until("the broker is closed", async || matches!(plugin.broker().dial(1).await, Err(BrokerError::Closed)))
@@ -247,8 +247,8 @@ async fn a_plugin_without_any_service_of_the_sdk_works() {
     // Without a controller nobody waits for it to obey.
     let exit = plugin.shutdown().await;
     assert_eq!(exit.after, StopStep::Terminate);
-    let warnings: Vec<_> = logged.lines().into_iter().filter(warned).collect();
-    assert_eq!((warnings.len(), warnings[0].level), (1, Level::WARN));
+    let told: Vec<_> = logged.lines().into_iter().filter(is_told).collect();
+    assert_eq!((told.len(), told[0].level, told[0].field("plugin")), (1, Level::INFO, "old"));
 }
 
 #[tokio::test]
