@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use super::{Degradation, Failure, GiveUpReason, StopReason};
 use crate::host::StderrTail;
@@ -165,8 +166,33 @@ pub(super) const EVENTS: Limit = Limit { entries: 1_000, bytes: 1 << 20 };
 pub(super) struct Recorder {
     name: std::sync::Arc<str>,
     pub(super) journal: Journal<Event>,
-    /// The failure of a start that was last warned of. It comes again with every attempt.
-    warned: Option<(String, tokio::time::Instant)>,
+    starts: Starts,
+}
+
+/// What the starts since an instance served last have led to.
+#[derive(Debug)]
+enum Starts {
+    /// None has failed.
+    Fine,
+    /// They fail. It comes again with every attempt, so it is told once a minute.
+    Failing {
+        /// In which way the last one did.
+        how: String,
+        /// When that was warned of.
+        warned: Instant,
+        /// Whether it was by the last one already.
+        told_before: bool,
+    },
+}
+
+/// How an event is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// An operator should look at it.
+    Warning,
+    News,
+    /// What was told a moment ago.
+    Repetition,
 }
 
 /// Least time between two warnings of the same failure to start.
@@ -174,30 +200,47 @@ const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
 impl Recorder {
     pub(super) fn new(name: std::sync::Arc<str>) -> Self {
-        Self { name, journal: Journal::new(EVENTS), warned: None }
+        Self { name, journal: Journal::new(EVENTS), starts: Starts::Fine }
     }
 
     pub(super) fn note(&mut self, instance: Option<u64>, pid: Option<u32>, what: EventKind) {
-        let quiet = !what.is_warning() || self.is_repetition(&what);
         let plugin = &*self.name;
-        if quiet {
-            info!(plugin, pid, instance, event = what.name(), "plugin: {what}");
-        } else {
-            warn!(plugin, pid, instance, event = what.name(), "plugin: {what}");
+        // The level of an event is part of its static description.
+        macro_rules! log {
+            ($level:ident) => {
+                $level!(plugin, pid, instance, event = what.name(), "plugin: {what}")
+            };
+        }
+        match self.starts.weigh(&what, Instant::now()) {
+            Weight::Warning => log!(warn),
+            Weight::News => log!(info),
+            Weight::Repetition => log!(debug),
         }
         self.journal.push(Event { at: SystemTime::now(), instance, what });
     }
+}
 
-    fn is_repetition(&mut self, what: &EventKind) -> bool {
-        let EventKind::StartFailed { failure } = what else { return false };
-        let (shown, now) = (failure.to_string(), tokio::time::Instant::now());
-        let repeated = self.warned.as_ref().is_some_and(|(warned, at)| {
-            *warned == shown && now.saturating_duration_since(*at) < BETWEEN_WARNINGS
-        });
-        if !repeated {
-            self.warned = Some((shown, now));
+impl Starts {
+    fn weigh(&mut self, what: &EventKind, now: Instant) -> Weight {
+        match (&mut *self, what) {
+            (Self::Failing { how, warned, told_before }, EventKind::StartFailed { failure })
+                if *how == failure.to_string()
+                    && now.saturating_duration_since(*warned) < BETWEEN_WARNINGS =>
+            {
+                *told_before = true;
+                return Weight::Repetition;
+            }
+            (_, EventKind::StartFailed { failure }) => {
+                *self = Self::Failing { how: failure.to_string(), warned: now, told_before: false };
+            }
+            (Self::Failing { .. }, EventKind::Starting { attempt: 2.. })
+            | (Self::Failing { told_before: true, .. }, EventKind::BackingOff { .. }) => {
+                return Weight::Repetition;
+            }
+            (_, EventKind::Serving { .. } | EventKind::Swapped { .. }) => *self = Self::Fine,
+            _ => {}
         }
-        repeated
+        if what.is_warning() { Weight::Warning } else { Weight::News }
     }
 }
 
@@ -215,5 +258,37 @@ mod tests {
         let what = EventKind::StartFailed { failure };
         let event = Event { at: SystemTime::now(), instance: None, what };
         assert!(event.bytes() > 200 * 500, "{} bytes", event.bytes());
+    }
+
+    #[test]
+    fn of_starts_that_fail_in_the_same_way_the_first_is_told_and_then_one_a_minute() {
+        let start = Instant::now();
+        let mut starts = Starts::Fine;
+        let mut attempt = |number, second, error| {
+            let now = start + Duration::from_secs(second);
+            let failure = Failure::Start(Arc::new(error));
+            let delay = Duration::from_secs(1);
+            [
+                EventKind::Starting { attempt: number },
+                EventKind::StartFailed { failure },
+                EventKind::BackingOff { attempt: number + 1, delay },
+            ]
+            .map(|what| starts.weigh(&what, now))
+        };
+        let [closed, no_version] =
+            [|| LaunchError::StdoutClosed { stderr_tail: StderrTail::default() }, || LaunchError::NoVersion];
+        let (warning, news, repetition) = (Weight::Warning, Weight::News, Weight::Repetition);
+        assert_eq!(attempt(1, 0, closed()), [news, warning, news]);
+        assert_eq!(attempt(2, 1, closed()), [repetition; 3]);
+        assert_eq!(attempt(3, 59, closed()), [repetition; 3]);
+        assert_eq!(attempt(4, 60, closed()), [repetition, warning, news]);
+        assert_eq!(attempt(5, 61, closed()), [repetition; 3]);
+        assert_eq!(attempt(6, 62, no_version()), [repetition, warning, news], "another way is news");
+        // Somebody has ordered it.
+        assert_eq!(attempt(1, 63, no_version()), [news, repetition, repetition]);
+        let serving = EventKind::Serving { pid: None, app_version: 1, after: Duration::ZERO };
+        assert_eq!(starts.weigh(&serving, start), news);
+        let ended = EventKind::Starting { attempt: 2 };
+        assert_eq!(starts.weigh(&ended, start), news, "the start after an end is told");
     }
 }
