@@ -42,9 +42,9 @@ pub use plugin::Plugin;
 pub use runner::{PluginCommand, Runner, Running, Started};
 pub use supervisor::{
     Backoff, CallError, CrashDirError, CrashReport, Degradation, Event, EventKind, FailedReload, Failure,
-    GiveUpReason, Intensity, Live, NewInstance, NotReady, Off, OrderError, PluginChannel, PluginHandle,
-    PluginState, PluginStatus, PrepareError, Probe, Restart, RestartPolicy, SourceInfo, StopReason,
-    Supervised, Supervisor, Swap,
+    GiveUpReason, Intensity, Live, NewInstance, NotReady, Off, OrderError, OrderedBy, PluginChannel,
+    PluginHandle, PluginState, PluginStatus, PrepareError, Probe, Restart, RestartPolicy, SourceInfo,
+    StopReason, Supervised, Supervisor, Swap,
 };
 
 /// The hosts of this user, seen by the directories that they keep while they run.

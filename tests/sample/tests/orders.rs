@@ -89,6 +89,8 @@ async fn every_reload_that_waits_for_a_plugin_to_be_disabled_is_refused() {
     until("the order has arrived", async || count(handle, "ordered") == 1).await;
     let reloads = [order_reload(handle, None).await, order_reload(handle, None).await];
     disabling.await.unwrap().unwrap();
+    let ordered = handle.events().kept().into_iter().find(|event| event.entry.what.name() == "ordered");
+    assert_eq!(ordered.unwrap().entry.what.to_string(), "the host orders: disable", "no operator does");
     for reload in reloads {
         let outcome = outcome(reload).await;
         assert!(matches!(outcome, Err(OrderError::Disabled)), "{outcome:?}");

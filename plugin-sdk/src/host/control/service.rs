@@ -75,7 +75,7 @@ impl Service {
             program.file_name().unwrap_or_default().to_string_lossy().into_owned()
         });
         Self {
-            plugins,
+            plugins: plugins.into_iter().map(PluginHandle::for_operators).collect(),
             host: Host { name, pid: std::process::id(), since: Some(SystemTime::now().into()) },
             host_level: options.host_level,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),

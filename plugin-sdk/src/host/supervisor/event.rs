@@ -28,7 +28,7 @@ pub struct Event {
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each is its name and what it shows")]
 pub enum EventKind {
-    Ordered { order: &'static str },
+    Ordered { order: &'static str, by: OrderedBy },
     Refused { order: &'static str, why: String },
     FileChanged,
     Wanted,
@@ -50,6 +50,25 @@ pub enum EventKind {
     Drained { open_calls: usize },
     WarmUpFailed { why: String },
     CrashFile { path: PathBuf },
+}
+
+/// Who gives an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OrderedBy {
+    /// The host's own program, by a [`PluginHandle`](super::PluginHandle).
+    Host,
+    /// Somebody at the other end of a control socket.
+    Operator,
+}
+
+impl fmt::Display for OrderedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "the host",
+            Self::Operator => "an operator",
+        })
+    }
 }
 
 impl EventKind {
@@ -101,7 +120,7 @@ impl EventKind {
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ordered { order } => write!(f, "an operator orders: {order}"),
+            Self::Ordered { order, by } => write!(f, "{by} orders: {order}"),
             Self::Refused { order, why } => write!(f, "{order} was refused: {why}"),
             Self::FileChanged => f.write_str("its file has changed"),
             Self::Wanted => f.write_str("a call needs it"),

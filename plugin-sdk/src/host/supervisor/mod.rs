@@ -48,7 +48,7 @@ use tracing::Level;
 pub use backoff::Backoff;
 pub use channel::{CallError, PluginChannel};
 pub use crash::{CrashDirError, CrashReport};
-pub use event::{Event, EventKind};
+pub use event::{Event, EventKind, OrderedBy};
 pub use failure::Failure;
 pub use policy::{Intensity, Probe, Restart, RestartPolicy, Swap};
 pub use prepare::{NewInstance, PrepareError};
@@ -251,6 +251,7 @@ impl Supervisor {
         let crashes = Journal::new(crash::CRASHES);
         let handle = PluginHandle {
             name,
+            by: OrderedBy::Host,
             request,
             status: status_reader,
             channel: PluginChannel::new(route_reader, Arc::clone(&wake)),
@@ -326,6 +327,8 @@ impl Drop for Supervised {
 #[derive(Debug, Clone)]
 pub struct PluginHandle {
     name: Arc<str>,
+    /// Whose orders it gives.
+    by: OrderedBy,
     request: mpsc::Sender<Request>,
     status: watch::Receiver<PluginStatus>,
     channel: PluginChannel,
@@ -416,6 +419,11 @@ pub enum NotReady {
 /// They give the instance that serves then. `None`: none does, as after [`stop`](Self::stop), or after
 /// [`clear`](Self::clear) and [`enable`](Self::enable) of a plugin that is stopped or waits for its next start.
 impl PluginHandle {
+    /// The same handle, for orders of operators.
+    pub(super) fn for_operators(self) -> Self {
+        Self { by: OrderedBy::Operator, ..self }
+    }
+
     /// What the plugin is called.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -520,7 +528,7 @@ impl PluginHandle {
     /// Why the old instance goes on, and `program` is forgotten. If none ran, the plugin is where it was, stopped or given up or
     /// waiting for its next start.
     pub async fn reload(&self, program: Option<PathBuf>) -> Result<Option<Live>, OrderError> {
-        self.ask(|reply| Request::Reload { program, reply }).await
+        self.ask(|reply| Request::Reload { program, by: self.by, reply }).await
     }
 
     /// Starts the plugin if it does not run, at once and with all failures forgotten.
@@ -565,7 +573,7 @@ impl PluginHandle {
     }
 
     async fn order(&self, order: Order) -> Result<Option<Live>, OrderError> {
-        self.ask(|reply| Request::Order { order, reply }).await
+        self.ask(|reply| Request::Order { order, by: self.by, reply }).await
     }
 
     async fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<Option<Live>, OrderError> {

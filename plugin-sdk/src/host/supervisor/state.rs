@@ -145,7 +145,7 @@ pub enum StopReason {
     #[error("no call has needed it for some time")]
     Idle,
     /// Somebody has said so.
-    #[error("an operator has stopped it")]
+    #[error("an order has stopped it")]
     Operator,
     /// It has ended, and the policy does not start it again.
     #[error("it has ended, and is not to be restarted")]

@@ -21,8 +21,8 @@ use super::random;
 use super::start::{NotStarted, Source, Started, Starting};
 use super::swap::{Begun, Candidate, Draining, Successor, Swapping};
 use super::{
-    Degradation, EventKind, FailedReload, Failure, Live, Off, OrderError, PluginState, PluginStatus,
-    StopReason,
+    Degradation, EventKind, FailedReload, Failure, Live, Off, OrderError, OrderedBy, PluginState,
+    PluginStatus, StopReason,
 };
 use crate::clock::after;
 use crate::host::Exit;
@@ -30,11 +30,11 @@ use crate::host::journal::Journal;
 use crate::host::logbook::LogBook;
 use crate::one_line;
 
-/// What an operator can ask for.
+/// What the task is asked for.
 #[derive(Debug)]
 pub(super) enum Request {
-    Order { order: Order, reply: Reply },
-    Reload { program: Option<PathBuf>, reply: Reply },
+    Order { order: Order, by: OrderedBy, reply: Reply },
+    Reload { program: Option<PathBuf>, by: OrderedBy, reply: Reply },
     Shutdown { done: oneshot::Sender<Option<Exit>> },
 }
 
@@ -255,9 +255,9 @@ impl Task {
             match self.next().await {
                 Woken::Request(None) => break None,
                 Woken::Request(Some(Request::Shutdown { done })) => break Some(done),
-                Woken::Request(Some(Request::Order { order, reply })) => self.obey(order, reply),
-                Woken::Request(Some(Request::Reload { program, reply })) => {
-                    self.note(EventKind::Ordered { order: RELOAD });
+                Woken::Request(Some(Request::Order { order, by, reply })) => self.obey(order, by, reply),
+                Woken::Request(Some(Request::Reload { program, by, reply })) => {
+                    self.note(EventKind::Ordered { order: RELOAD, by });
                     self.reload(program, Some(reply));
                 }
                 Woken::Worked(worked) => self.worked(worked),
@@ -310,8 +310,8 @@ impl Task {
         }
     }
 
-    fn obey(&mut self, order: Order, reply: Reply) {
-        self.note(EventKind::Ordered { order: order.name() });
+    fn obey(&mut self, order: Order, by: OrderedBy, reply: Reply) {
+        self.note(EventKind::Ordered { order: order.name(), by });
         if self.step(Input::Order(order)).is_err() {
             return self.refuse(order.name(), OrderError::Disabled, Some(reply));
         }
