@@ -43,6 +43,15 @@ pub(crate) fn escape(text: &str, f: &mut dyn Write) -> fmt::Result {
     Ok(())
 }
 
+/// `1 call`, `2 calls`.
+#[cfg(feature = "host")]
+pub(crate) fn counted(number: impl Into<u64>, one: &str) -> String {
+    match number.into() {
+        1 => format!("1 {one}"),
+        number => format!("{number} {one}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

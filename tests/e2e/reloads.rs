@@ -120,7 +120,7 @@ fn instance_that_hangs_before_it_has_proven_itself_does_not_take_over() {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let hangs =
         format!("(sleep 1; kill -STOP $$) >&- 2>&- & exec '{}'", binary("fib-cache-memory").display());
-    does_not_take_over(&server, &script(dir.path(), "hangs", &hangs), "health checks");
+    does_not_take_over(&server, &script(dir.path(), "hangs", &hangs), "1 health check");
     wait_until("all but the old instance to be gone", || server.processes().len() == 2);
 }
 

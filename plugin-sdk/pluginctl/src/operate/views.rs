@@ -37,7 +37,16 @@ pub(super) fn list(plugins: &[Plugin], style: Style) -> String {
 
 pub(super) fn state_cell(plugin: &Plugin) -> (Paint, String) {
     let state = state(plugin);
-    (Paint::of(state), state.word().to_owned())
+    (Paint::of(state), spoken(state).to_owned())
+}
+
+/// The state as people say it.
+fn spoken(state: State) -> &'static str {
+    match state {
+        State::BackingOff => "backing off",
+        State::GaveUp => "given up",
+        other => other.word(),
+    }
 }
 
 pub(super) fn or_nothing<T: ToString>(value: Option<T>) -> (Paint, String) {

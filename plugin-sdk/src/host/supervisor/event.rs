@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use super::{Degradation, Failure, GiveUpReason, StopReason};
 use crate::host::StderrTail;
 use crate::host::journal::{Journal, Limit, Weigh};
+use crate::report::counted;
 
 /// Something that happened to a plugin.
 #[derive(Debug, Clone)]
@@ -132,7 +133,7 @@ impl fmt::Display for EventKind {
             Self::StartFailed { failure } => write!(f, "failed to start: {}", failure.detail()),
             Self::Ended { failure, open_calls: 0, stderr_tail } => write!(f, "{failure}{stderr_tail}"),
             Self::Ended { failure, open_calls, stderr_tail } => {
-                write!(f, "{failure}, with {open_calls} calls open{stderr_tail}")
+                write!(f, "{failure}, with {} open{stderr_tail}", counted(*open_calls as u64, "call"))
             }
             Self::Degraded { why } => write!(f, "not well: {why}"),
             Self::Recovered => f.write_str("well again"),
@@ -152,7 +153,9 @@ impl fmt::Display for EventKind {
             Self::Swapped { .. } => f.write_str("the new instance has taken over"),
             Self::Drained { open_calls: 0 } => f.write_str("all calls to the old instance have ended"),
             Self::Drained { open_calls } => {
-                write!(f, "{open_calls} calls to the old instance were broken off")
+                let were = if *open_calls == 1 { "was" } else { "were" };
+                let calls = counted(*open_calls as u64, "call");
+                write!(f, "{calls} to the old instance {were} broken off")
             }
             Self::WarmUpFailed { why } => write!(f, "the new instance was not warmed up: {why}"),
             Self::CrashFile { path } => write!(f, "crash report in {}", path.display()),

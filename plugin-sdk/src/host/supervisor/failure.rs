@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::PrepareError;
 use crate::host::{AttachError, Exit, ExitKind, HealthError, LaunchError, ProgramProblem, StderrTail};
 use crate::one_line;
+use crate::report::counted;
 
 /// Why an instance ended, or could not be started.
 ///
@@ -162,7 +163,7 @@ impl fmt::Display for Failure {
             Self::Ended(exit) if exit.status == ExitKind::Unknown => f.write_str("ended"),
             Self::Ended(exit) if exit.is_success() => write!(f, "exited, and was not asked to: {exit}"),
             Self::Ended(exit) => write!(f, "exited: {exit}"),
-            Self::Silent { probes, .. } => write!(f, "did not answer {probes} health checks"),
+            Self::Silent { probes, .. } => write!(f, "did not answer {}", counted(*probes, "health check")),
             Self::Lost => f.write_str("the connection broke"),
         }
     }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::policy::Intensity;
 use super::{Failure, OrderError};
+use crate::report::counted;
 use crate::{AppVersion, PluginAddress};
 
 /// Where a plugin is in its life.
@@ -54,7 +55,7 @@ pub enum PluginState {
 }
 
 impl PluginState {
-    /// The state in one word of lower case, for people and machines: `starting`, `serving`, `degraded`, `stopping`,
+    /// The state in one word of lower case, for programs: `starting`, `serving`, `degraded`, `stopping`,
     /// `backing-off`, `gave-up`, `stopped`, `disabled`.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -106,7 +107,7 @@ pub enum Degradation {
     #[error("its health is {0}")]
     NotServing(&'static str),
     /// It does not answer health checks.
-    #[error("it has not answered {probes} health checks")]
+    #[error("it has not answered {}", counted(*probes, "health check"))]
     Silent {
         /// How many in a row.
         probes: u32,
@@ -124,14 +125,21 @@ pub enum GiveUpReason {
     #[error("another start would fail in the same way")]
     Permanent,
     /// So many starts in a row did not get it to serve.
-    #[error("{starts} starts in a row have failed")]
+    #[error("{}", never_served(*starts))]
     NeverServed {
         /// How many.
         starts: u32,
     },
     /// It serves, and dies too often.
-    #[error("it was restarted {} times within {:?}", .0.restarts, .0.within)]
+    #[error("it was restarted {} within {:?}", counted(.0.restarts, "time"), .0.within)]
     Intensity(Intensity),
+}
+
+fn never_served(starts: u32) -> String {
+    match starts {
+        1 => "the one start that it is given has failed".to_owned(),
+        starts => format!("{starts} starts in a row have failed"),
+    }
 }
 
 /// Why there is no instance and need not be one.
@@ -212,4 +220,24 @@ pub enum SourceInfo {
     Program(PathBuf),
     /// They are somebody else's, at this address.
     Address(PluginAddress),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_there_is_one_of_is_told_as_one() {
+        assert_eq!(Degradation::Silent { probes: 1 }.to_string(), "it has not answered 1 health check");
+        assert_eq!(Degradation::Silent { probes: 2 }.to_string(), "it has not answered 2 health checks");
+        let once = Intensity { restarts: 1, within: Duration::from_secs(1) };
+        assert_eq!(GiveUpReason::Intensity(once).to_string(), "it was restarted 1 time within 1s");
+        for (starts, told) in
+            [(1, "the one start that it is given has failed"), (2, "2 starts in a row have failed")]
+        {
+            assert_eq!(GiveUpReason::NeverServed { starts }.to_string(), told);
+        }
+    }
 }
