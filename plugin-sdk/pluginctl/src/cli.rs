@@ -33,6 +33,10 @@ Exit codes:
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+
+    /// How the result looks: `text` for people, `json` for programs, one object, or one per line for what goes on.
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) output: Format,
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,10 +165,6 @@ pub(crate) struct StartArgs {
     /// Time for each call, from its beginning to its end; for a stream too.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
     pub(crate) timeout: Duration,
-
-    /// How the result looks: `text` for people, `json` for programs.
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub(crate) output: Format,
 }
 
 /// How a result looks.

@@ -1,5 +1,6 @@
 //! Command line -> a checked [`Config`]. Nothing is started here.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -7,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use clap_complete::Shell;
 use plugin_sdk::MagicCookie;
 use plugin_sdk::host::{Contract, Environment, Launch, Security};
@@ -63,8 +64,8 @@ pub(crate) enum Source {
 /// Why the command line cannot be used, or need not be: help is one of clap's errors. Holds no values that may be secrets.
 #[derive(Debug, Error)]
 pub(crate) enum UsageError {
-    #[error(transparent)]
-    Clap(#[from] clap::Error),
+    #[error("{}", one_paragraph(.0))]
+    Clap(clap::Error),
     #[error(
         "--cookie KEY=VALUE is missing: a plugin starts only for a host that knows its magic cookie, which is a constant in \
          the source of the plugin and of its host (MagicCookieKey and MagicCookieValue in Go)"
@@ -90,23 +91,53 @@ pub(crate) enum UsageError {
     Proto(#[from] ProtoError),
 }
 
+impl From<clap::Error> for UsageError {
+    /// Not as a source: its text is in ours already.
+    fn from(error: clap::Error) -> Self {
+        Self::Clap(error)
+    }
+}
+
+/// clap's message without its blank lines and the usage after it, so that it fits on one line.
+fn one_paragraph(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let kept: Vec<_> =
+        lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
+    kept.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
+}
+
+/// A variable that is set to nothing counts as not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty =
+        |arg: &clap::Arg| arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg })
+        .mut_subcommands(without_empty_variables)
+}
+
 impl Config {
     /// Reads the command line, `args[0]` included.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
-        match Cli::try_parse_from(args)?.command {
-            Command::Inspect(args) => Self::new(args.start, Task::Inspect),
+        let matches = without_empty_variables(Cli::command()).try_get_matches_from(args)?;
+        let Cli { command, output } = Cli::from_arg_matches(&matches)?;
+        match command {
+            Command::Inspect(args) => Self::new(args.start, output, Task::Inspect),
             Command::Call(args) => {
                 let (start, call) = Call::new(args)?;
-                Self::new(start, Task::Call(call))
+                Self::new(start, output, Task::Call(call))
             }
-            Command::Operate(operate) => Ok(Self::Operate(Box::new(operate))),
+            Command::Operate(mut operate) => {
+                operate.place_mut().output = output;
+                Ok(Self::Operate(Box::new(operate)))
+            }
             Command::Completions { shell } => Ok(Self::Completions(shell)),
             Command::Man { dir } => Ok(Self::Man(dir)),
         }
     }
 
-    fn new(args: StartArgs, task: Task) -> Result<Self, UsageError> {
-        let (timeout, format) = (args.timeout, args.output);
+    fn new(args: StartArgs, format: Format, task: Task) -> Result<Self, UsageError> {
+        let timeout = args.timeout;
         Ok(Self::Plugin { launch: Box::new(launch(args)?), timeout, format, task })
     }
 }

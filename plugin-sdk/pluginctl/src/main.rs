@@ -32,6 +32,7 @@ mod talk;
 use std::pin::pin;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use plugin_sdk::one_line;
 
 use config::{Config, Task, UsageError};
@@ -54,8 +55,8 @@ fn main() -> ExitCode {
     };
     let code = match Config::parse(std::env::args_os()) {
         Ok(config) => run(config, &talk),
-        Err(UsageError::Clap(told)) => {
-            // Help, version or an error. If nobody reads it there is nobody to tell.
+        Err(UsageError::Clap(told)) if is_help(&told) => {
+            // If nobody reads it there is nobody to tell.
             let _ = told.print();
             return ExitCode::from(if told.use_stderr() { USAGE } else { 0 });
         }
@@ -66,6 +67,11 @@ fn main() -> ExitCode {
     };
     talk.flush(limits::LAST_WORDS);
     code
+}
+
+/// Help or the version, also for those who have said nothing; not an error, which is one line.
+fn is_help(told: &clap::Error) -> bool {
+    !told.use_stderr() || told.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
 }
 
 fn run(config: Config, talk: &Talk) -> ExitCode {

@@ -59,6 +59,27 @@ pub(crate) enum Operate {
     LogLevel(LogLevel),
 }
 
+impl Operate {
+    pub(crate) fn place_mut(&mut self) -> &mut Place {
+        match self {
+            Self::List(place) => place,
+            Self::Status(one) => &mut one.place,
+            Self::Restart(order)
+            | Self::Stop(order)
+            | Self::Start(order)
+            | Self::Enable(order)
+            | Self::Disable(order)
+            | Self::Clear(order) => &mut order.one.place,
+            Self::Reload(reload) => &mut reload.order.one.place,
+            Self::Logs(logs) => &mut logs.one.place,
+            Self::Events(events) => &mut events.place,
+            Self::Crashes(crashes) => &mut crashes.place,
+            Self::Top(top) => &mut top.place,
+            Self::LogLevel(level) => &mut level.one.place,
+        }
+    }
+}
+
 const STATUS_CODES: &str = "\
 Exit codes of its own:
   0  it serves
@@ -81,8 +102,8 @@ pub(crate) struct Place {
     #[arg(long, value_name = "PATH", env = "PLUGINCTL_SOCKET")]
     pub(crate) socket: Option<PathBuf>,
 
-    /// How the result looks: `text` for people, `json` for programs, one object, or one per line for what goes on.
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    /// The program's flag, which may stand before the command, too.
+    #[arg(skip)]
     pub(crate) output: Format,
 
     /// Whether text has colours. By itself, if stdout is a terminal and NO_COLOR is not set; CLICOLOR_FORCE is understood.

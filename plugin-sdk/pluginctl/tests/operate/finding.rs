@@ -55,6 +55,11 @@ fn of_several_hosts_one_has_to_be_chosen() {
     let socket = socket.expect("it has one").display().to_string();
     assert!(machine.run(&format!("list --socket {socket}")).worked().contains("one"));
     assert!(of_variable("PLUGINCTL_SOCKET", socket).contains("one"));
+    // Where a variable is set to nothing, it is as if it were not set.
+    let mut command = machine.command("-o json list");
+    command.envs([("PLUGINCTL_SOCKET", ""), ("PLUGINCTL_HOST", &second.pid().to_string())]);
+    let found = machine.finish(machine.begin_with(command));
+    assert_eq!(found.json()[0]["plugins"][0]["name"], "two");
     first.end();
     assert!(machine.run("list --host supervised-host").worked().contains("two"));
 }
