@@ -70,8 +70,18 @@ impl Link {
         let (publish, state) = watch::channel(State::Away(Fault::Unreachable("not yet tried".to_owned())));
         // One is enough: where there is a doubt, another adds nothing.
         let (doubts, doubted) = mpsc::channel(1);
-        let (reported, retired) = (None, JoinSet::new());
-        let keeper = Keeper { address, timeouts, health, publish, doubted, attempt: 0, reported, retired };
+        let (reported, file_problem, retired) = (None, None, JoinSet::new());
+        let keeper = Keeper {
+            address,
+            timeouts,
+            health,
+            publish,
+            doubted,
+            attempt: 0,
+            reported,
+            file_problem,
+            retired,
+        };
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run());
         Self { state, doubts, timeouts, _keeper: tasks }
@@ -116,6 +126,8 @@ struct Keeper {
     attempt: u32,
     /// The fault that the log has, and that lasts.
     reported: Option<Fault>,
+    /// What is wrong with the URL's file, as the log has it.
+    file_problem: Option<String>,
     /// Old connections on which calls wait for an answer.
     retired: JoinSet<Result<(), Elapsed>>,
 }
@@ -151,10 +163,21 @@ impl Keeper {
 
     async fn open(&mut self) -> Result<Line, Fault> {
         let connect = self.timeouts.connect;
-        if let Err(error) = self.address.refresh(connect).await {
-            tracing::warn!(%error, "going by the last URL that could be read");
-        }
+        let refreshed = self.address.refresh(connect).await;
+        self.tell_of_file(refreshed.err().map(|error| error.to_string()));
         timeout(connect, Line::open(&self.address, connect)).await.unwrap_or(Err(Fault::TimedOut(connect)))
+    }
+
+    /// Tells the log what is wrong with the URL's file, and that nothing is any more, if that is news.
+    fn tell_of_file(&mut self, problem: Option<String>) {
+        if problem == self.file_problem {
+            return;
+        }
+        match &problem {
+            Some(error) => tracing::warn!(error, "going by the last URL that could be read"),
+            None => tracing::info!("the file with the URL can be read again"),
+        }
+        self.file_problem = problem;
     }
 
     /// Tells everybody that Redis is away; the log only if it is news.

@@ -12,6 +12,7 @@ use cache_proto::PipeRequest;
 use redis::Value;
 use rustix::process::Signal;
 use support::{PROGRAM, Redis, free_port};
+use tokio::net::UnixListener;
 use tonic::{Code, Status};
 
 /// The status of a call that must fail.
@@ -206,6 +207,31 @@ async fn user_locked_out() {
     assert_eq!(get(&plugin, "k").await.as_deref(), Some(&b"v"[..]));
     assert!(!plugin.log().contains("hunter"), "{}", plugin.log());
     assert!(!status.message().contains("hunter"), "{status:?}");
+    plugin.end().await;
+}
+
+#[tokio::test]
+async fn url_file_that_is_gone_is_told_once() {
+    let Some(mut redis) = Redis::start("url_file_that_is_gone_is_told_once") else { return };
+    let file = redis.directory().join("url");
+    fs::write(&file, redis.url()).expect("a file can be written");
+    let plugin = Plugin::start(PROGRAM, [&*format!("--url-file={}", file.display()), "--timeout=30s"]).await;
+    store(&plugin).await;
+    fs::remove_file(&file).expect("it is there");
+    redis.kill();
+    let _none = fs::remove_file(redis.socket());
+    let nobody = UnixListener::bind(redis.socket()).expect("Redis has left it");
+    // Each attempt begins with a look at the file.
+    for _ in 0..4 {
+        nobody.accept().await.expect("the plugin tries again");
+    }
+    assert_eq!(plugin.log().matches("going by the last URL").count(), 1, "{}", plugin.log());
+    fs::write(&file, redis.url()).expect("a file can be written");
+    plugin_testkit::until("the plugin to say that it is back", async || {
+        let _tried = tokio::time::timeout(Duration::from_millis(10), nobody.accept()).await;
+        plugin.log().contains("can be read again")
+    })
+    .await;
     plugin.end().await;
 }
 
