@@ -8,10 +8,12 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::unix::UCred;
+use tokio::time::{Sleep, sleep};
 
 use super::busy_poll::BusyPoll;
 
@@ -19,11 +21,24 @@ use super::busy_poll::BusyPoll;
 #[derive(Debug)]
 pub(crate) struct UnixSocket {
     stream: AsyncFd<UnixStream>,
-    /// While there is no room to write. The descriptor is a second one for the same socket: a descriptor has one registration.
-    room: Option<AsyncFd<UnixStream>>,
+    room: Room,
     peer: UCred,
     busy_poll: BusyPoll,
 }
+
+/// How room to write is waited for.
+#[derive(Debug)]
+enum Room {
+    /// Not at all.
+    Unasked,
+    /// It is reported. The descriptor is a second one for the same socket: a descriptor has one registration.
+    Reported(AsyncFd<UnixStream>),
+    /// It is looked for after a nap, as there is no second descriptor: this process has as many as it may.
+    Nap(Pin<Box<Sleep>>),
+}
+
+/// Between two looks for room.
+const NAP: Duration = Duration::from_millis(1);
 
 impl UnixSocket {
     /// # Panics
@@ -31,7 +46,7 @@ impl UnixSocket {
     pub(crate) fn new(stream: tokio::net::UnixStream) -> io::Result<Self> {
         let peer = stream.peer_cred()?;
         let stream = register(stream.into_std()?, Interest::READABLE)?;
-        Ok(Self { stream, room: None, peer, busy_poll: BusyPoll::new() })
+        Ok(Self { stream, room: Room::Unasked, peer, busy_poll: BusyPoll::new() })
     }
 
     /// Who was at the other end when it was connected, as the kernel knows it.
@@ -49,23 +64,35 @@ impl UnixSocket {
             match write(self.stream.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let room = match &self.room {
-                        Some(room) => room,
-                        None => {
-                            let again = self.stream.get_ref().try_clone()?;
-                            self.room.insert(register(again, Interest::WRITABLE)?)
-                        }
-                    };
-                    // It is tried anew, and what is reported from here on counts again.
-                    ready!(room.poll_write_ready(cx))?.clear_ready();
+                    ready!(self.poll_room(cx))?;
                 }
                 done => {
-                    self.room = None;
+                    self.room = Room::Unasked;
                     self.busy_poll.written(cx);
                     return Poll::Ready(done);
                 }
             }
         }
+    }
+
+    /// Waits until it is worth while to write again.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Room::Unasked = self.room {
+            let again = self.stream.get_ref().try_clone();
+            let reported = again.and_then(|again| register(again, Interest::WRITABLE));
+            // Whatever is wrong with the socket itself, the next write says.
+            self.room = reported.map_or_else(|_| Room::Nap(Box::pin(sleep(NAP))), Room::Reported);
+        }
+        match &mut self.room {
+            // What is reported from here on counts again.
+            Room::Reported(room) => ready!(room.poll_write_ready(cx))?.clear_ready(),
+            Room::Nap(nap) => {
+                ready!(nap.as_mut().poll(cx));
+                self.room = Room::Unasked;
+            }
+            Room::Unasked => {}
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -149,6 +176,7 @@ impl AsyncWrite for UnixSocket {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -178,7 +206,30 @@ mod tests {
         }
         assert!(received == sent);
         let near = writer.await.unwrap();
-        assert!(near.room.is_none(), "it still asks for room");
+        assert!(matches!(near.room, Room::Unasked), "it still asks for room");
+    }
+
+    /// In a process of its own, since all threads share its descriptors.
+    #[tokio::test]
+    async fn without_a_free_descriptor_room_is_looked_for() {
+        const ALONE: &str = "WITHOUT_A_FREE_DESCRIPTOR";
+        if std::env::var_os(ALONE).is_none() {
+            let name = concat!(module_path!(), "::without_a_free_descriptor_room_is_looked_for");
+            let (_crate, name) = name.split_once("::").unwrap();
+            let mut alone = tokio::process::Command::new(std::env::current_exe().unwrap());
+            let output = alone.args(["--exact", name]).env(ALONE, "").output().await.unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            return assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        }
+        let (mut near, mut far) = pair();
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum }).unwrap();
+        near.stream.get_ref().try_clone().expect_err("no descriptor is free");
+        let payload = vec![7; 1_000_000];
+        let mut received = vec![0; payload.len()];
+        // The writer is first, and has to wait for room.
+        tokio::try_join!(near.write_all(&payload), far.read_exact(&mut received)).unwrap();
+        assert!(received == payload);
     }
 
     #[tokio::test]
