@@ -1,9 +1,10 @@
 //! Connecting: to what a plugin announced, and to what either side serves through the broker.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -16,11 +17,15 @@ use crate::PluginAddress;
 use crate::limits::{CONNECTION_WINDOW_BYTES, MAX_HEADER_LIST_BYTES};
 use crate::services::BrokerError;
 
-/// Opens a raw connection.
+/// Between two attempts to connect to a socket whose queue is full.
+const FIRST_NAP: Duration = Duration::from_millis(1);
+const LONGEST_NAP: Duration = Duration::from_millis(50);
+
+/// Opens a raw connection. How long that may take is the caller's to limit.
 pub(crate) async fn connect(address: &PluginAddress) -> io::Result<Stream> {
     match address {
-        PluginAddress::Unix(path) => unix(UnixStream::connect(path).await?),
-        PluginAddress::Abstract(name) => unix(UnixStream::connect(abstract_path(name)).await?),
+        PluginAddress::Unix(path) => unix(path).await,
+        PluginAddress::Abstract(name) => unix(&abstract_path(name)).await,
         PluginAddress::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
@@ -32,8 +37,19 @@ pub(crate) async fn connect(address: &PluginAddress) -> io::Result<Stream> {
     }
 }
 
-fn unix(stream: UnixStream) -> io::Result<Stream> {
-    UnixSocket::new(stream).map(Stream::Unix)
+/// Waits while as many connections as the listener's queue holds wait to be accepted, as a blocking `connect` does. The kernel tells
+/// nobody when there is room.
+async fn unix(path: &Path) -> io::Result<Stream> {
+    let mut nap = FIRST_NAP;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(nap).await;
+                nap = (nap * 2).min(LONGEST_NAP);
+            }
+            connected => return UnixSocket::new(connected?).map(Stream::Unix),
+        }
+    }
 }
 
 /// tokio, like the standard library, takes a path that begins with a NUL byte as a name in the abstract name space.
@@ -93,5 +109,41 @@ impl<D: Dial> Service<Uri> for Connector<D> {
             };
             Ok(TokioIo::new(stream))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net;
+    use std::pin::pin;
+
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_connects_waits_for_room_in_a_full_queue() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = net::UnixListener::bind(&path).unwrap();
+        // Again, for the shortest queue there is.
+        rustix::net::listen(&listener, 0).unwrap();
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let (unix, stream) = (AddressFamily::UNIX, SocketType::STREAM);
+            let socket = rustix::net::socket_with(unix, stream, SocketFlags::NONBLOCK, None).unwrap();
+            match rustix::net::connect(&socket, &address) {
+                Ok(()) => waiting.push(socket),
+                Err(error) => break assert_eq!(error, rustix::io::Errno::AGAIN),
+            }
+        }
+        let address = PluginAddress::Unix(path);
+        let mut connecting = pin!(connect(&address));
+        let early = tokio::time::timeout(LONGEST_NAP, &mut connecting).await;
+        assert!(early.is_err(), "there is no room: {early:?}");
+        let _accepted: Vec<_> = waiting.iter().map(|_| listener.accept().unwrap()).collect();
+        let connected = tokio::time::timeout(Duration::from_secs(20), connecting).await;
+        connected.expect("there is room").unwrap();
     }
 }
