@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
-use super::{Stream, Tls, UnixSocket};
+use super::{Stream, Tls, UnixSocket, tcp};
 use crate::PluginAddress;
 use crate::limits::{CONNECTION_WINDOW_BYTES, MAX_HEADER_LIST_BYTES};
 use crate::services::BrokerError;
@@ -26,11 +26,7 @@ pub(crate) async fn connect(address: &PluginAddress) -> io::Result<Stream> {
     match address {
         PluginAddress::Unix(path) => unix(path).await,
         PluginAddress::Abstract(name) => unix(&abstract_path(name)).await,
-        PluginAddress::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(Stream::Tcp(stream))
-        }
+        PluginAddress::Tcp { host, port } => Ok(Stream::Tcp(tcp::connect(host, *port).await?)),
         PluginAddress::Memory => {
             Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "it is in another process"))
         }
@@ -119,6 +115,7 @@ mod tests {
 
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+    use super::super::Place;
     use super::*;
 
     #[tokio::test]
@@ -145,5 +142,19 @@ mod tests {
         let _accepted: Vec<_> = waiting.iter().map(|_| listener.accept().unwrap()).collect();
         let connected = tokio::time::timeout(Duration::from_secs(20), connecting).await;
         connected.expect("there is room").unwrap();
+    }
+
+    #[tokio::test]
+    async fn both_ends_of_a_tcp_connection_notice_when_the_other_machine_is_gone() {
+        let listener = Place::Tcp { ports: None }.bind().await.unwrap();
+        let address = listener.address();
+        let (far, near) = tokio::join!(listener.accept(), connect(&address));
+        for stream in [far.unwrap(), near.unwrap()] {
+            let Stream::Tcp(stream) = stream else { panic!("{stream:?}") };
+            assert!(stream.nodelay().unwrap());
+            assert!(rustix::net::sockopt::socket_keepalive(&stream).unwrap());
+            let idle = rustix::net::sockopt::tcp_keepidle(&stream).unwrap();
+            assert!(idle <= Duration::from_secs(60), "{idle:?}, and the system's own is two hours");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Access, Stream, UnixSocket};
+use super::{Access, Stream, UnixSocket, tcp};
 use crate::{PluginAddress, PortRange};
 
 /// How often a name that is taken is replaced by another.
@@ -228,7 +228,7 @@ impl Listener {
             Socket::Unix(socket) => UnixSocket::new(socket.accept().await?.0).map(Stream::Unix),
             Socket::Tcp(socket) => {
                 let (stream, _) = socket.accept().await?;
-                stream.set_nodelay(true)?;
+                tcp::set_up(&stream)?;
                 Ok(Stream::Tcp(stream))
             }
         }

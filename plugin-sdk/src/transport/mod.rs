@@ -9,6 +9,7 @@ mod mux_stream;
 #[cfg(feature = "host")]
 mod peer;
 mod stream;
+mod tcp;
 mod tls;
 mod translate;
 mod unix;
