@@ -33,9 +33,11 @@ fn main() -> ExitCode {
     let cookie = if has("--empty-cookie") { MagicCookie::new("", "") } else { sample_plugin::cookie() };
     let mut plugin = PluginBuilder::new(cookie)
         .network(if has("--tcp") { Network::Tcp } else { Network::Unix })
-        .descriptors(sample_plugin::FILE_DESCRIPTOR_SET)
         .version(2, services)
         .version(3, services);
+    if !has("--undescribed") {
+        plugin = plugin.descriptors(sample_plugin::FILE_DESCRIPTOR_SET);
+    }
     plugin = match () {
         () if has("--no-database") => plugin.try_version(1, async |_: Context| {
             std::fs::File::open("/no/such/database").map(|_| Routes::default())

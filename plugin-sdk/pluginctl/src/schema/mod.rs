@@ -54,7 +54,13 @@ pub(crate) enum SchemaError {
     NoReflection,
     #[error(transparent)]
     Reflection(#[from] ReflectionError),
-    #[error("there is no service {service}, there {}", alternatives(known))]
+    /// It may be there all the same: a plugin describes what its author has given it descriptions of.
+    #[error(
+        "the plugin's gRPC reflection has no service {service}, it has {}; if the plugin serves it all the same, give its .proto file with --proto",
+        list(known)
+    )]
+    NotDescribed { service: String, known: Vec<String> },
+    #[error("the .proto files have no service {service}, they have {}", list(known))]
     NoService { service: String, known: Vec<String> },
     #[error("the service {service} has no method {method}, it has {}", known.join(", "))]
     NoMethod { service: String, method: String, known: Vec<String> },
@@ -66,12 +72,8 @@ pub(crate) enum SchemaError {
     Descriptor(DescriptorError),
 }
 
-fn alternatives(known: &[String]) -> String {
-    match known {
-        [] => "are none".to_owned(),
-        [only] => format!("is {only}"),
-        _ => format!("are {}", known.join(", ")),
-    }
+fn list(known: &[String]) -> String {
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
 /// Looks a method up.

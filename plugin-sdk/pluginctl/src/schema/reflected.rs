@@ -14,7 +14,7 @@ use crate::reflection::{Reflection, ReflectionError};
 pub(crate) async fn reflect(channel: Channel, service: &str) -> Result<DescriptorPool, SchemaError> {
     let (mut reflection, services) = Reflection::open(channel).await?.ok_or(SchemaError::NoReflection)?;
     if !services.iter().any(|name| name == service) {
-        return Err(SchemaError::NoService { service: service.to_owned(), known: services });
+        return Err(SchemaError::NotDescribed { service: service.to_owned(), known: services });
     }
     let mut files = Files::default();
     files.add(reflection.declaring(service).await?);

@@ -191,6 +191,32 @@ fn a_wrong_service_or_method_is_told_with_what_there_is() {
 }
 
 #[test]
+fn a_service_that_is_not_described_is_not_said_to_be_missing() {
+    let plugin = e2e::binary("sample-plugin");
+    let start =
+        ["call".into(), plugin.into(), "sample.v1.Sample/Who".into(), "--cookie".into(), COOKIE.into()];
+    let asked = |more: &str| {
+        let start: [OsString; 5] = start.clone();
+        run(start.into_iter().chain(words(more).into_iter().map(OsString::from)).collect())
+    };
+    let ran = asked("--arg --undescribed");
+    let said = ran.failed();
+    assert!(
+        said.contains("reflection has no service sample.v1.Sample, it has grpc.health.v1.Health"),
+        "{said}"
+    );
+    assert!(said.contains("--proto"), "{said}");
+    // It is there.
+    asked(&format!("--arg --undescribed --proto {PROTO}")).worked();
+    let other = PROTO.replace("tests/sample/proto/sample/v1/sample.proto", "proto/cache/v1/cache.proto");
+    let ran = asked(&format!("--proto {other}"));
+    assert!(
+        ran.failed().contains("the .proto files have no service sample.v1.Sample, they have cache"),
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn a_signal_stops_the_plugin_too() {
     for (sent, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let place = Place::new();
