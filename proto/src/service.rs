@@ -53,6 +53,7 @@ struct Watched<C> {
     cache: C,
     lookups: Trouble,
     stores: Trouble,
+    removals: Trouble,
 }
 
 /// For how long at most hosts may answer hits from their own memory; `None`: not at all.
@@ -130,12 +131,15 @@ impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let keys = check_all("keys", request.into_inner().keys, check_key)?;
-        Ok(Response::new(DeleteResponse { removed: self.cache.cache.delete(&keys).await.map_err(failure)? }))
+        let result = self.cache.cache.delete(&keys).await.map_err(failure);
+        self.cache.note_removal(result.as_ref().err());
+        result.map(|removed| Response::new(DeleteResponse { removed }))
     }
 
     async fn flush(&self, _: Request<FlushRequest>) -> Result<Response<FlushResponse>, Status> {
-        self.cache.cache.flush().await.map_err(failure)?;
-        Ok(Response::new(FlushResponse {}))
+        let result = self.cache.cache.flush().await.map_err(failure);
+        self.cache.note_removal(result.as_ref().err());
+        result.map(|()| Response::new(FlushResponse {}))
     }
 
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
@@ -145,7 +149,13 @@ impl<C: Cache> crate::cache_server::Cache for CacheService<C> {
 
 impl<C> Watched<C> {
     fn new(cache: C) -> Self {
-        Self { cache, lookups: Trouble::none("lookups"), stores: Trouble::none("stores") }
+        let [lookups, stores, removals] = ["lookups", "stores", "removals"].map(Trouble::none);
+        Self { cache, lookups, stores, removals }
+    }
+
+    /// A cache that cannot remove says so each time, and is well.
+    fn note_removal(&self, failure: Option<&Status>) {
+        self.removals.note(failure.filter(|failure| failure.code() != Code::Unimplemented));
     }
 }
 

@@ -48,7 +48,10 @@ impl Cache for Simple {
         Ok(())
     }
 
-    async fn delete(&self, _keys: &[String]) -> Result<u64, Status> {
+    async fn delete(&self, keys: &[String]) -> Result<u64, Status> {
+        for key in keys {
+            self.wait(key).await?;
+        }
         Err(Status::ok("it is well"))
     }
 
@@ -262,6 +265,7 @@ async fn what_fails_is_logged_once_whichever_method_it_is_and_names_nothing_that
                 "single" => {
                     service.get(Request::new(GetRequest { key: "broken".into() })).await.unwrap_err();
                     service.set(Request::new(entry)).await.unwrap_err();
+                    service.delete(Request::new(DeleteRequest { keys })).await.unwrap_err();
                 }
                 "many" => {
                     service.get_many(Request::new(GetManyRequest { keys })).await.unwrap_err();
@@ -282,8 +286,10 @@ async fn what_fails_is_logged_once_whichever_method_it_is_and_names_nothing_that
         }
         let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
         let lines: Vec<_> = log.lines().collect();
-        assert_eq!(lines.len(), 2, "{method}: {log}");
-        for (line, calls) in lines.iter().zip(["lookups", "stores"]) {
+        let expected: &[_] =
+            if method == "single" { &["lookups", "stores", "removals"] } else { &["lookups", "stores"] };
+        assert_eq!(lines.len(), expected.len(), "{method}: {log}");
+        for (line, calls) in lines.iter().zip(expected) {
             let said = format!("{calls} of the cache fail: it is broken code=DataLoss");
             assert!(line.contains("WARN") && line.ends_with(&said), "{method}: {log}");
         }
