@@ -26,6 +26,15 @@ pub fn args() -> Vec<OsString> {
     args.next().into_iter().chain(split(args).rest).collect()
 }
 
+/// What [`args`] takes for itself, to be shown at the end of a plugin's `--help` (with clap: `after_help`), as those who run the
+/// plugin know nothing of the SDK.
+pub const ARGS_HELP: &str = "\
+To run as a service of its own, to which hosts attach; each is also a variable, such as PLUGIN_LISTEN:
+      --listen <ADDRESS>       unix:PATH or tcp:IP:PORT; systemd may hold the socket instead
+      --listen-tls-ca <FILE>   PEM: who has issued the certificates of hosts
+      --listen-tls-cert <FILE> PEM: the plugin's certificate
+      --listen-tls-key <FILE>  PEM: its key";
+
 /// How to run as a service.
 #[derive(Debug)]
 pub(super) struct Service {

@@ -21,7 +21,7 @@ mod service;
 mod stdout;
 mod test_mode;
 
-pub use arguments::{ArgumentProblem, args};
+pub use arguments::{ARGS_HELP, ArgumentProblem, args};
 pub use builder::{Context, Network, PluginBuilder, ServeError};
 pub use closing::Closing;
 pub use logging::{HclogLayer, init_logging};

@@ -61,7 +61,7 @@ mod size;
 
 /// Cache plugin for fib-server that keeps entries in memory.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = plugin_sdk::plugin::ARGS_HELP)]
 struct Args {
     /// The most entries to keep.
     #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]

@@ -52,7 +52,7 @@ mod store;
 
 /// Cache plugin for fib-server that keeps entries in Redis.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = plugin_sdk::plugin::ARGS_HELP)]
 struct Args {
     /// Where Redis is: redis://USER:PASSWORD@HOST:PORT/DATABASE, of which only HOST is needed, or unix:///PATH?db=DATABASE.
     /// Others can read the arguments of a process: a password belongs into --url-file [default: redis://127.0.0.1:6379].

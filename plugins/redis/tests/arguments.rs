@@ -55,7 +55,7 @@ fn help_tells_all_flags_on_stdout() {
     let output = run(PROGRAM, ["--help"]);
     assert!(output.status.success());
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    for flag in ["--url ", "--url-file", "--key-prefix", "--timeout", "--connect-timeout"] {
+    for flag in ["--url ", "--url-file", "--key-prefix", "--timeout", "--connect-timeout", "--listen"] {
         assert!(said.contains(flag), "{flag}: {said}");
     }
 }
