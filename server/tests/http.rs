@@ -371,6 +371,9 @@ fn a_drain_is_over_when_its_time_is() {
     busy.send("GET /fib/90 HTTP/1.1\r\nhost: test\r\n\r\n");
     server.has_read_what_was_sent();
     server.begin_to_stop();
+    let response = busy.response();
+    assert_eq!((response.status, response.header("connection")), (503, Some("close")));
+    assert!(response.body.contains("\"stopping\""), "{}", response.body);
     assert_eq!(busy.closed(), "");
     let started = Instant::now();
     // The calculation has gone with its client.
