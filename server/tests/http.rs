@@ -295,6 +295,9 @@ fn what_is_not_http_is_refused() {
         ("GET /fib/5 HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
         ("GET /fib/5 HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n", 400),
         ("GET /fib/5 HTTP/1.0\r\n\r\n", 200),
+        ("GET /fib/5 HTTP/1.1\r\n\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\n\r\n", 400),
+        ("GET /fib/5 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
     ] {
         let mut client = server.connect();
         client.send(request);

@@ -26,6 +26,9 @@ pub enum ApiError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The request has no `Host`, or several.
+    #[error("bad request")]
+    NoHost,
     /// The caller asked for a path that does not exist.
     #[error("not found")]
     NotFound,
@@ -49,7 +52,7 @@ pub enum ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::InvalidValue { .. } => StatusCode::BAD_REQUEST,
+            Self::InvalidValue { .. } | Self::NoHost => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TimedOut { .. } | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -60,6 +63,7 @@ impl ApiError {
     fn detail(&self) -> String {
         match self {
             Self::InvalidValue { detail } => detail.clone(),
+            Self::NoHost => "a request of HTTP/1.1 has one Host header".into(),
             Self::NotFound => "there is /fib/{n}, /healthz, /readyz and /version".into(),
             Self::MethodNotAllowed => "this path takes GET and HEAD".into(),
             Self::TimedOut { after } => {

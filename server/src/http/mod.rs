@@ -9,6 +9,8 @@
 //! | `GET /version` | name and version |
 //! | anything else | 404, or 405 with `Allow` |
 //!
+//! A request of HTTP/1.1 without a `Host`, or with several, is 400 `bad request`.
+//!
 //! A server that is draining accepts no connection, so that nobody can ask it anything. What it has been asked before it answers,
 //! if need be with 503 `stopping`.
 //!
