@@ -21,9 +21,16 @@ pub(super) const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 6
 /// machine this runs on, far below what exhausts one.
 const MAX_THREADS: usize = 1024;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         stopped as asked
+  1         cannot listen, or cannot go on; the last line on stderr says why
+  2         bad configuration; one line on stderr says which
+  130, 143  stopped at once, by a second SIGINT or SIGTERM";
+
 /// Serves Fibonacci numbers over HTTP, with a cache that is a plugin process.
 #[derive(Debug, Parser)]
-#[command(name = "fib-server", version, disable_help_subcommand = true)]
+#[command(name = "fib-server", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub(super) struct Args {
     /// Address or name to listen on.
     #[arg(long, env = "FIB_HOST", value_name = "HOST", default_value = "127.0.0.1")]
