@@ -11,7 +11,7 @@ mod plugin;
 
 use std::{env, ffi::OsString, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use plugin_sdk::host::{LaunchError, Supervisor};
 
 use self::args::Args;
@@ -171,14 +171,14 @@ impl Config {
         let command = without_empty_variables(Args::command());
         let modern = legacy::modernise(args.into_iter().map(Into::into), &command);
         let matches = command.try_get_matches_from(modern.args)?;
-        Self::check(Args::from_arg_matches(&matches)?, modern.warnings)
+        Self::check(Args::from_arg_matches(&matches)?, &matches, modern.warnings)
     }
 
-    fn check(args: Args, mut warnings: Vec<String>) -> Result<Self, ConfigError> {
+    fn check(args: Args, matches: &ArgMatches, mut warnings: Vec<String>) -> Result<Self, ConfigError> {
         if args.host.is_empty() {
             return Err(ConfigError::Value { flag: "--host", problem: "must not be empty".into() });
         }
-        warnings.extend(plugin::warnings(&args));
+        warnings.extend(plugin::warnings(&args, matches));
         Ok(Self {
             cache: plugin::check(&args)?,
             control: args.control,
@@ -389,6 +389,14 @@ mod tests {
             named(&all),
             ["--cache-plugin-arg", "--cache-plugin-env", "--plugin-watch", "--plugin-lazy"]
         );
+        let more =
+            ["--plugin-backoff=1s..2s", "--plugin-idle-after=1m", "--cache-timeout=1s", "--control=off"];
+        let mut told = named(&more);
+        told.sort_unstable();
+        let mut expected = more.map(|flag| flag.split('=').next().unwrap());
+        expected.sort_unstable();
+        assert_eq!(told, expected);
+        assert_eq!(named(&["--port=1", "--drain-timeout=1s"]), [""; 0]);
         assert_eq!(named(&["--cache-plugin-checksum=sha256:12"]), ["--cache-plugin-checksum"]);
         assert_eq!(named(&[&all[..], &["--cache-plugin-path=/bin/true"]].concat()), [""; 0]);
         // An attached plugin that is lazy is connected to with the first request.

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, parser::ValueSource};
 use plugin_sdk::{
     PluginAddress,
     host::{Attach, Checksum, Launch, Probe, RestartPolicy, Supervisor, Swap},
@@ -68,22 +69,32 @@ pub(super) fn check(args: &Args) -> Result<Option<CacheConfig>, ConfigError> {
 }
 
 /// Flags that have no effect, for the log.
-pub(super) fn warnings(args: &Args) -> Vec<String> {
-    let why = match (&args.cache_plugin_path, &args.cache_plugin_attach) {
+pub(super) fn warnings(args: &Args, matches: &ArgMatches) -> Vec<String> {
+    let (is_idle, why): (fn(&str) -> bool, _) = match (&args.cache_plugin_path, &args.cache_plugin_attach) {
         (Some(_), _) => return Vec::new(),
-        (None, Some(_)) => "a plugin that somebody else runs",
-        (None, None) => "no plugin",
+        (None, Some(_)) => (is_of_a_file, "a plugin that somebody else runs"),
+        (None, None) => (is_of_a_plugin, "no plugin"),
     };
-    let is_attached = args.cache_plugin_attach.is_some();
-    let flags = [
-        ("--cache-plugin-arg", !args.cache_plugin_arg.is_empty()),
-        ("--cache-plugin-env", !args.cache_plugin_env.is_empty()),
-        ("--cache-plugin-checksum", args.cache_plugin_checksum.is_some()),
-        ("--plugin-watch", args.plugin_watch && !is_attached),
-        ("--plugin-lazy", args.plugin_lazy && !is_attached),
-    ];
-    let given = flags.into_iter().filter(|(_, is_given)| *is_given);
-    given.map(|(flag, _)| format!("{flag} has no effect with {why}")).collect()
+    let command = Args::command();
+    let flags =
+        command.get_arguments().filter(|arg| is_idle(arg.get_id().as_str()) && is_given(arg, matches));
+    let names = flags.filter_map(|arg| arg.get_long());
+    names.map(|name| format!("--{name} has no effect with {why}")).collect()
+}
+
+fn is_of_a_plugin(id: &str) -> bool {
+    id.starts_with("cache_") || id.starts_with("plugin_") || id == "control"
+}
+
+fn is_of_a_file(id: &str) -> bool {
+    ["cache_plugin_arg", "cache_plugin_env", "cache_plugin_checksum", "plugin_dir"].contains(&id)
+}
+
+/// Whether it was said by whoever starts the server. A switch that is off counts as not said.
+fn is_given(arg: &Arg, matches: &ArgMatches) -> bool {
+    let id = arg.get_id().as_str();
+    let is_on = !matches!(arg.get_action(), ArgAction::SetTrue) || matches.get_flag(id);
+    is_on && matches!(matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
 }
 
 fn launch(args: &Args, wanted: &Path, variables: Vec<(&str, &str)>) -> Result<Launch, ConfigError> {
