@@ -11,7 +11,10 @@ mod plugin;
 
 use std::{env, ffi::OsString, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{
+    ArgMatches, CommandFactory, FromArgMatches,
+    error::{ContextKind, ContextValue},
+};
 use plugin_sdk::host::{LaunchError, Supervisor};
 
 use self::args::Args;
@@ -170,7 +173,9 @@ impl Config {
     pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, ConfigError> {
         let command = without_empty_variables(Args::command());
         let modern = legacy::modernise(args.into_iter().map(Into::into), &command);
-        let matches = command.try_get_matches_from(modern.args)?;
+        let told = command.clone();
+        let matches = command.try_get_matches_from(modern.args.clone());
+        let matches = matches.map_err(|error| name_variable(error, &told, &modern.args))?;
         Self::check(Args::from_arg_matches(&matches)?, &matches, modern.warnings)
     }
 
@@ -239,6 +244,20 @@ fn one_paragraph(error: &clap::Error) -> String {
     let kept: Vec<_> =
         lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
     kept.join("; ").trim_start_matches("error: ").to_owned()
+}
+
+/// Adds where a value is from that the command line does not have: clap names the flag alone.
+fn name_variable(mut error: clap::Error, command: &clap::Command, args: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
+    let flag = flag.split(' ').next().unwrap_or_default().to_owned();
+    let is_said = args.iter().any(|arg| arg.to_string_lossy().split('=').next() == Some(&flag));
+    let variable = command.get_arguments().find(|arg| flag.strip_prefix("--") == arg.get_long());
+    let variable = variable.and_then(clap::Arg::get_env).filter(|name| env::var_os(name).is_some());
+    if let Some(variable) = variable.filter(|_| !is_said) {
+        let tip = format!("it is the value of the variable {}", variable.display());
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 fn without_empty_variables(command: clap::Command) -> clap::Command {

@@ -21,6 +21,8 @@ fn a_bad_configuration_is_one_line_and_exit_code_2() {
         (&["--cache-plugin-path", "no-such-plugin"], &[], "fib-cache-no-such-plugin"),
         (&["--cache-plugin-path", "/etc/passwd"], &[], "--cache-plugin-path"),
         (&[], &[("FIB_PORT", "70000")], "--port"),
+        (&[], &[("FIB_PORT", "70000")], "FIB_PORT"),
+        (&[], &[("FIB_PLUGIN_WATCH", "perhaps")], "FIB_PLUGIN_WATCH"),
         (&[], &[("FIB_CACHE_TIMEOUT", "soon")], "--cache-timeout"),
         (&[], &[("FIB_PLUGIN_WATCH", "perhaps")], "--plugin-watch"),
         (&[], &[("RUST_LOG", "a=b=c")], "RUST_LOG"),
