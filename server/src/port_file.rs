@@ -18,8 +18,12 @@ pub(crate) struct PortFile {
 }
 
 impl PortFile {
-    /// Writes `address` and a newline beside `path`, then moves it there.
+    /// Writes `address` and a newline beside `path`, then moves it there, in the place of a file or a link at most: what an earlier
+    /// server has left.
     pub(crate) fn write(path: &Path, address: SocketAddr) -> io::Result<Self> {
+        if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file() && !there.is_symlink()) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is no file"));
+        }
         let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         name.push(format!(".{}.tmp", process::id()));
         let unfinished = path.with_file_name(name);
@@ -84,6 +88,19 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "127.0.0.1:2\n");
         drop(next);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        // Like a device, and anybody can make one.
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        for taken in [path.as_path(), folder.path()] {
+            let error = PortFile::write(taken, "127.0.0.1:1".parse().unwrap()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        }
+        assert!(!path.is_file() && path.exists());
     }
 
     #[test]
