@@ -167,6 +167,10 @@ impl RuntimeDir {
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
+        if self.is_there() {
+            // Mostly that is all there is, and no descriptor is needed then, which may be what is missing.
+            let _ = std::fs::remove_file(self.path.join(NAME_FILE));
+        }
         if let Err(error) = others::remove(&self.path) {
             tracing::warn!(dir = %self.path.display(), %error, "the host's directory is left behind");
         }
@@ -177,6 +181,8 @@ impl Drop for RuntimeDir {
 mod tests {
     use std::fs::DirBuilder;
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+
+    use plugin_testkit::process;
 
     use super::base::Base;
     use super::*;
@@ -248,6 +254,19 @@ mod tests {
         let dir = RuntimeDir::create(&[Base::new(long.clone()), Base::new(short.clone())]).unwrap();
         assert_eq!(dir.path().parent(), Some(short.as_path()));
         assert!(!long.exists());
+    }
+
+    #[test]
+    fn it_goes_though_no_descriptor_is_free() {
+        if !process::is_of_its_own(module_path!(), "it_goes_though_no_descriptor_is_free") {
+            return;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let base = home.path().join("plugin-hosts");
+        let dir = RuntimeDir::create(&[Base::new(base.clone())]).unwrap();
+        process::take_descriptors();
+        drop(dir);
+        assert!(!base.exists());
     }
 
     #[test]

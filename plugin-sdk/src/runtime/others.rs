@@ -102,7 +102,8 @@ fn sweep_base(base: &Path) -> usize {
 
 /// Removes a host's directory if it is there, never following a symbolic link, and the base if that was the last.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
+    // Unlike the other it needs no descriptor.
+    match std::fs::remove_dir(dir).or_else(|_| std::fs::remove_dir_all(dir)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }

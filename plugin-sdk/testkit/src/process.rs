@@ -1,12 +1,13 @@
 //! Processes seen from outside, through Linux's `/proc`.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, kill_process_group, setrlimit};
 
 use crate::wait::wait_for;
 
@@ -79,6 +80,32 @@ pub fn threads(pid: u32) -> usize {
 /// Processor time used so far by all threads, in ticks of 10 ms; `None` if there is no such process.
 pub fn cpu_ticks(pid: u32) -> Option<u64> {
     Some(number(pid, USER_TIME)? + number(pid, SYSTEM_TIME)?)
+}
+
+/// Runs a test again in a process of its own, for what it does to that, and says whether this is it. `module` is that of the test,
+/// from `module_path!()`, and `test` its name.
+///
+/// # Panics
+/// The test has failed there.
+#[track_caller]
+pub fn is_of_its_own(module: &str, test: &str) -> bool {
+    const MARK: &str = "PLUGIN_TESTKIT_OWN_PROCESS";
+    if env::var_os(MARK).is_some_and(|of| of == test) {
+        return true;
+    }
+    let name = module.split_once("::").map_or(test.to_owned(), |(_, inner)| format!("{inner}::{test}"));
+    let program = env::current_exe().expect("the system knows this process's program");
+    let output = Command::new(program).args(["--exact", &name, "--nocapture"]).env(MARK, test).output();
+    let output = output.expect("the test's own program can be run");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+/// Lets this process open nothing more, for good. For tests that [are of their own](is_of_its_own).
+pub fn take_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum }).expect("less is always allowed");
 }
 
 /// Fields of `/proc/PID/stat`, counted from the one after the name in parentheses.
