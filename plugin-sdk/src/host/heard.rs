@@ -68,11 +68,11 @@ impl<R: AsyncRead + Unpin> HeardLines<R> {
     }
 
     async fn give_way(&mut self) {
-        self.at_once += 1;
+        self.at_once = (self.at_once + 1) % LINES_AT_ONCE;
         if self.missed_bytes >= FLOOD_BYTES {
             self.missed_bytes = 0;
             tokio::time::sleep(FLOOD_PAUSE).await;
-        } else if self.at_once.is_multiple_of(LINES_AT_ONCE) {
+        } else if self.at_once == 0 {
             tokio::task::yield_now().await;
         }
     }

@@ -27,19 +27,23 @@ impl Source {
         self.book.as_ref().is_none_or(|book| book.record(line()))
     }
 
+    /// The same of a line that is text alone.
+    fn record_text(&self, level: Level, stream: Option<&'static str>, message: &str) -> bool {
+        self.record(|| LogLine {
+            at: SystemTime::now(),
+            pid: self.pid,
+            level,
+            stream,
+            message: message.to_owned(),
+            module: None,
+            fields: None,
+        })
+    }
+
     /// Tells where lines are missing because there were too many.
     pub(crate) fn note_gap(&self, lines: u64) {
         let message = format!("says more than can be logged: {lines} lines are left out");
-        let logged = self.record(|| LogLine {
-            at: SystemTime::now(),
-            pid: self.pid,
-            level: Level::WARN,
-            stream: None,
-            message: message.clone(),
-            module: None,
-            fields: None,
-        });
-        if logged {
+        if self.record_text(Level::WARN, None, &message) {
             tracing::warn!(plugin = self.name, pid = self.pid, lines, "plugin: {message}");
         }
     }
@@ -69,11 +73,6 @@ impl LogReader {
 
     pub(crate) fn source(&self) -> &Source {
         &self.source
-    }
-
-    /// The text of a line that is not logged.
-    pub(crate) fn pass_over(&self, piece: &Piece) -> String {
-        escaped(&String::from_utf8_lossy(&piece.bytes))
     }
 
     /// Emits one event and gives its message back, for those who want to know what was said last.
@@ -160,19 +159,15 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
+/// The text of a line, whatever it may mean.
+pub(crate) fn text_of(piece: &Piece) -> String {
+    escaped(&String::from_utf8_lossy(&piece.bytes))
+}
+
 /// Emits text that is not from stderr, such as the output of the stdio service.
 pub(crate) fn emit_output(source: &Source, stream: &'static str, piece: &Piece) {
-    let message = escaped(&String::from_utf8_lossy(&piece.bytes));
-    let logged = source.record(|| LogLine {
-        at: SystemTime::now(),
-        pid: source.pid,
-        level: Level::INFO,
-        stream: Some(stream),
-        message: message.clone(),
-        module: None,
-        fields: None,
-    });
-    if logged {
+    let message = text_of(piece);
+    if source.record_text(Level::INFO, Some(stream), &message) {
         tracing::info!(target: "plugin", plugin = source.name, pid = source.pid, stream, "{message}");
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::StderrTail;
 use super::heard::{Heard, HeardLines};
-use super::log::{LogReader, Source, emit_output};
+use super::log::{LogReader, Source, emit_output, text_of};
 use super::pipe::Pipe;
 use super::stderr_copy::StderrCopy;
 use crate::process::Lines;
@@ -125,7 +125,7 @@ async fn read_stderr(
         match &heard {
             _ if heard.is_empty_end() => {}
             Heard::Line(piece) => tail.push(&log.read(piece)),
-            Heard::Missed(piece) => tail.push(&log.pass_over(piece)),
+            Heard::Missed(piece) => tail.push(&text_of(piece)),
             Heard::Gap(lines) => log.source().note_gap(*lines),
         }
     }
