@@ -74,9 +74,9 @@ impl Stats {
         Self { client, channel, timeout, keeping, uses, without, kept }
     }
 
-    /// To be held while the plugin is called.
-    pub(super) fn begin_use(&self) -> Use<'_> {
-        Use(&self.uses)
+    /// To be held while the plugin is called. Counts where an answer is kept, and only there.
+    pub(super) fn begin_use(&self) -> Option<Use<'_>> {
+        (self.keeping == Keeping::UntilUsed).then(|| Use(&self.uses))
     }
 
     /// What the plugin has counted. Starts none.
